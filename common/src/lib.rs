@@ -1,0 +1,21 @@
+//! What the Vigo server and agent share: the model, the protocol, identities, policy and limits.
+//!
+//! Everything here but [`net`] is a *core*: it reads no clock, draws no entropy and touches no file. Time, randomness
+//! and bytes come in as arguments, so the same code runs in production and in the simulator.
+#![warn(missing_docs)]
+#![forbid(unsafe_code)]
+
+pub mod backoff;
+pub mod bundle;
+pub mod chain;
+pub mod crypto;
+pub mod glob;
+pub mod ids;
+pub mod limits;
+pub mod outcome;
+pub mod policy;
+pub mod proto;
+pub mod rng;
+pub mod splay;
+pub mod time;
+pub mod units;

@@ -1,0 +1,100 @@
+//! Every bound of the product, as a named constant with its reason. `docs/LIMITS.md` is checked against this file.
+
+use static_assertions::const_assert;
+
+/// Largest gRPC message that either side accepts, in bytes. A bundle of 5,000 resources is about 2 MiB.
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Largest encoded bundle, in bytes.
+pub const BUNDLE_BYTES_MAX: usize = 12 << 20;
+/// Largest message on a connection that has not authenticated, in bytes.
+pub const UNAUTHENTICATED_MESSAGE_BYTES_MAX: usize = 16 << 10;
+/// Largest `Report` message, in bytes.
+pub const REPORT_BYTES_MAX: usize = 1 << 20;
+/// Records in one `Report`.
+pub const REPORT_RECORDS_MAX: usize = 512;
+/// Largest encoded queue record, in bytes; outcomes are cut to fit.
+pub const RECORD_BYTES_MAX: usize = 256 << 10;
+/// Outcomes that a run result carries; the counts are always complete.
+pub const OUTCOMES_PER_RUN_MAX: usize = 1_000;
+/// Bytes of a message or a diff of one outcome.
+pub const OUTCOME_TEXT_BYTES_MAX: usize = 8 << 10;
+/// Bytes of one blob chunk on the wire.
+pub const BLOB_CHUNK_BYTES: usize = 64 << 10;
+/// Largest file that a policy may name with `source:`, in bytes.
+pub const BLOB_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of one top-level trait tree as JSON.
+pub const TRAIT_TREE_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a host name (RFC 1035 section 2.3.4).
+pub const HOSTNAME_BYTES_MAX: usize = 253;
+/// Resources of one bundle, after configcrates are joined and before `foreach` is unrolled.
+pub const RESOURCES_PER_BUNDLE_MAX: usize = 20_000;
+/// Items that one `foreach` may unroll to.
+pub const FOREACH_ITEMS_MAX: usize = 10_000;
+/// Characters of one template or condition, checked before it is parsed.
+pub const TEMPLATE_SOURCE_BYTES_MAX: usize = 64 << 10;
+/// Nesting of brackets and blocks in a template: the parser recurses.
+pub const TEMPLATE_NESTING_MAX: usize = 64;
+/// Bytes that one template may produce.
+pub const TEMPLATE_OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// Instructions that one template may execute.
+pub const TEMPLATE_FUEL: u64 = 200_000;
+/// Nesting of values in policy and on the wire.
+pub const VALUE_DEPTH_MAX: usize = 32;
+
+/// First step of the agent's backoff, in milliseconds.
+pub const BACKOFF_FIRST_MS: u64 = 5_000;
+/// Ceiling of the agent's backoff, jitter included, in milliseconds.
+pub const BACKOFF_MAX_MS: u64 = 300_000;
+/// Jitter of the backoff, in percent either way.
+pub const BACKOFF_JITTER_PERCENT: u64 = 20;
+/// Shortest check-in interval, in milliseconds.
+pub const INTERVAL_MIN_MS: u64 = 1_000;
+/// Longest check-in interval, in milliseconds.
+pub const INTERVAL_MAX_MS: u64 = 24 * 3_600_000;
+/// Check-in interval until a server says otherwise, in milliseconds.
+pub const INTERVAL_DEFAULT_MS: u64 = 300_000;
+
+/// Time for TCP connect, TLS and `Hello` together, in milliseconds.
+pub const CONNECT_TIMEOUT_MS: u64 = 15_000;
+/// Time for one unary call, in milliseconds.
+pub const CALL_TIMEOUT_MS: u64 = 30_000;
+/// Server: time for a TLS handshake, in milliseconds.
+pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
+/// Server: time from the handshake to `Authenticate` or `Enroll`, in milliseconds.
+pub const AUTHENTICATE_TIMEOUT_MS: u64 = 15_000;
+/// Concurrent streams of one connection.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 8;
+/// Unauthenticated connections of one peer address.
+pub const UNAUTHENTICATED_PER_ADDRESS_MAX: u32 = 64;
+/// Offline after this many tenths of the envoy's observed cadence.
+pub const OFFLINE_CADENCE_TENTHS: u64 = 25;
+
+/// Default bound of the agent's queue, in bytes.
+pub const QUEUE_BYTES_DEFAULT: u64 = 64 << 20;
+/// Acknowledged records are kept up to this many bytes,
+pub const RETAINED_BYTES_MAX: u64 = 8 << 20;
+/// or this long in server time, whichever comes first, in milliseconds.
+pub const RETAINED_MS_MAX: u64 = 72 * 3_600_000;
+/// Redirects that an agent follows in a row.
+pub const REDIRECT_HOPS_MAX: u32 = 3;
+/// Addresses in a server list.
+pub const SERVERS_MAX: usize = 16;
+
+/// Default timeout of a resource, in milliseconds.
+pub const RESOURCE_TIMEOUT_DEFAULT_MS: u64 = 300_000;
+/// Time that TERM gives the current resource, in milliseconds.
+pub const TERM_GRACE_MS: u64 = 8_000;
+/// Bytes kept of each output stream of a child.
+pub const CHILD_OUTPUT_BYTES_MAX: usize = 64 << 10;
+/// Time that one trait collector may take, in milliseconds.
+pub const COLLECTOR_TIMEOUT_MS: u64 = 5_000;
+
+const_assert!(REPORT_BYTES_MAX < MESSAGE_BYTES_MAX);
+// A bundle travels with its assignment and framing.
+const_assert!(BUNDLE_BYTES_MAX + (1 << 20) <= MESSAGE_BYTES_MAX);
+// Any one record fits into a report.
+const_assert!(RECORD_BYTES_MAX * 2 <= REPORT_BYTES_MAX);
+const_assert!(BACKOFF_FIRST_MS <= BACKOFF_MAX_MS);
+const_assert!(INTERVAL_MIN_MS <= INTERVAL_DEFAULT_MS && INTERVAL_DEFAULT_MS <= INTERVAL_MAX_MS);
+// TERM leaves time to store the result and exit within 10 s.
+const_assert!(TERM_GRACE_MS <= 8_000);

@@ -1,0 +1,1 @@
+//! What server and agent both know of the policy language: values for templates, conditions.

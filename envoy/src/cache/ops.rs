@@ -1,0 +1,131 @@
+//! What the agent keeps, as values: one owner thread applies them to LMDB, the simulator to memory.
+//!
+//! A batch of [`StoreOp`]s is one transaction, synced before the agent acts on it. Values are encoded by
+//! [`super::codec`]: magic, version, length, payload and checksum, the same bytes on every architecture.
+
+use std::collections::BTreeMap;
+
+use common::chain::Lane;
+use common::proto::wire;
+
+/// One change of the agent's state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoreOp {
+    /// A new current assignment. The old `current` pair becomes `previous`. `bundle` is `None` where the assignment names the
+    /// bundle that is `current` already: it is kept for both slots.
+    PutSlot {
+        /// Signed assignment, as received.
+        assignment: wire::Signed,
+        /// Signed bundle, as received.
+        bundle: Option<wire::Signed>,
+    },
+    /// Adds a record, or replaces the one with the same lane and first sequence (a stretch that grew, an acknowledged
+    /// flag). The store gives each put a higher revision.
+    PutRecord(QueueRecord),
+    /// Removes records by lane and first sequence.
+    DeleteRecords {
+        /// Lane.
+        lane: Lane,
+        /// First sequences.
+        firsts: Vec<u64>,
+    },
+    /// Sets a meta value.
+    SetMeta(String, Vec<u8>),
+    /// Sets (or, with `None`, removes) the last value of a trait tree.
+    SetTrait(String, Option<Vec<u8>>),
+}
+
+/// A record of the queue, as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueRecord {
+    /// The record as it will travel; head and body.
+    pub record: wire::Record,
+    /// Sent at least once: it must never change again.
+    pub sealed: bool,
+    /// Server wall time (ms) of its acknowledgement; 0 = not acknowledged.
+    pub acked_at_ms: u64,
+}
+
+/// What the core needs to know of a stored record without its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordIndex {
+    /// First sequence.
+    pub first: u64,
+    /// Last sequence.
+    pub last: u64,
+    /// Bytes of the stored value.
+    pub bytes: u32,
+    /// Sent at least once.
+    pub sealed: bool,
+    /// Server wall time (ms) of its acknowledgement; 0 = not acknowledged.
+    pub acked_at_ms: u64,
+    /// For dropping: no-change records go first.
+    pub class: RecordClass,
+}
+
+/// What a record is, when something must be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum RecordClass {
+    /// A stretch of runs that changed nothing.
+    NoChange = 1,
+    /// A run that changed something and failed nothing.
+    Change = 2,
+    /// A run with failures, or an incident.
+    Failure = 3,
+    /// A gap record: never dropped, merged instead.
+    Gap = 4,
+}
+
+/// Everything the agent's core needs at start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Loaded {
+    /// `current` slot: signed assignment and bundle, exactly as received and not yet verified.
+    pub current: Option<(wire::Signed, wire::Signed)>,
+    /// `previous` slot.
+    pub previous: Option<(wire::Signed, wire::Signed)>,
+    /// Index of the queue by [`Lane::index`], in order of sequence.
+    pub lanes: [Vec<RecordIndex>; 2],
+    /// The newest record of each lane whole: it may still grow.
+    pub tails: [Option<QueueRecord>; 2],
+    /// Meta values.
+    pub meta: BTreeMap<String, Vec<u8>>,
+    /// Trait trees.
+    pub traits: BTreeMap<String, Vec<u8>>,
+    /// What happened while opening: `moved-aside`, `salvaged N records`, `memory-only`. One line each, for the next run.
+    pub incidents: Vec<String>,
+}
+
+/// Why a batch was not stored. Nothing of it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheError {
+    /// The map has reached its bound, or the disk is full: drop something by the queue policy.
+    Full,
+    /// The store must be set aside and rebuilt.
+    Corrupt(String),
+    /// Anything else, with the path.
+    Io(String),
+}
+
+impl std::fmt::Display for CacheError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            CacheError::Full => f.write_str("the state store is full"),
+            CacheError::Corrupt(text) | CacheError::Io(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for CacheError {}
+
+/// The agent's durable state. One owner.
+pub trait Cache {
+    /// Everything the core needs at start.
+    fn load(&mut self) -> Result<Loaded, CacheError>;
+
+    /// Applies a batch in one synced transaction: when this returns `Ok`, all of it survives a power cut.
+    fn commit(&mut self, batch: &[StoreOp]) -> Result<(), CacheError>;
+
+    /// Records of a lane from `first` on, in order, up to about `max_bytes` of stored values (at least one).
+    fn read_records(&mut self, lane: Lane, first: u64, max_bytes: usize) -> Result<Vec<QueueRecord>, CacheError>;
+}

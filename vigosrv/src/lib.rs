@@ -1,0 +1,3 @@
+//! The Vigo server: resolves policy, answers check-ins, stores runs.
+
+pub mod store;
