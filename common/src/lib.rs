@@ -12,6 +12,7 @@ pub mod crypto;
 pub mod glob;
 pub mod ids;
 pub mod limits;
+pub mod log;
 pub mod outcome;
 pub mod policy;
 pub mod proto;
