@@ -54,7 +54,11 @@ pub fn human_duration(ms: u64) -> String {
     }
     if ms < 60_000 {
         let tenths = ms / 100;
-        return if tenths % 10 == 0 { format!("{}s", tenths / 10) } else { format!("{}.{}s", tenths / 10, tenths % 10) };
+        return if tenths % 10 == 0 {
+            format!("{}s", tenths / 10)
+        } else {
+            format!("{}.{}s", tenths / 10, tenths % 10)
+        };
     }
     let seconds = ms / 1_000;
     let parts = [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
@@ -67,7 +71,11 @@ pub fn human_duration(ms: u64) -> String {
 pub fn human_bytes(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let power = (0..4).rev().find(|p| bytes >= 1 << (10 * (p + 1))).map_or(0, |p| p + 1);
-    if power == 0 { format!("{bytes} B") } else { format!("{:.1} {}", bytes as f64 / (1u64 << (10 * power)) as f64, units[power]) }
+    if power == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{:.1} {}", bytes as f64 / (1u64 << (10 * power)) as f64, units[power])
+    }
 }
 
 /// The known name nearest to a wrong one, for "did you mean", when it is near enough to help.

@@ -60,8 +60,21 @@ impl Code {
         use Code::*;
         let n: u8 = text.parse().unwrap_or(2);
         [
-            Ok, Cancelled, Unknown, InvalidArgument, DeadlineExceeded, NotFound, AlreadyExists, PermissionDenied,
-            ResourceExhausted, FailedPrecondition, Aborted, Unimplemented, Internal, Unavailable, Unauthenticated,
+            Ok,
+            Cancelled,
+            Unknown,
+            InvalidArgument,
+            DeadlineExceeded,
+            NotFound,
+            AlreadyExists,
+            PermissionDenied,
+            ResourceExhausted,
+            FailedPrecondition,
+            Aborted,
+            Unimplemented,
+            Internal,
+            Unavailable,
+            Unauthenticated,
         ]
         .into_iter()
         .find(|code| *code as u8 == n)
