@@ -185,6 +185,12 @@ pub struct AuthenticateRequest {
     /// How the agent will stay: true asks to hold the connection.
     #[prost(bool, tag = "14")]
     pub hold: bool,
+    /// Epoch of the assignment whose serial is in `serial`.
+    #[prost(uint64, tag = "15")]
+    pub assignment_epoch: u64,
+    /// Epoch of the server when it last acknowledged records: a server of that epoch with lower watermarks was restored.
+    #[prost(uint64, tag = "16")]
+    pub acked_epoch: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevocationEcho {
@@ -274,9 +280,9 @@ pub mod authenticate_reply {
 
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CheckInRequest {
+    /// Epoch, serial and bundle of the current assignment; 0 and empty without one.
     #[prost(uint64, tag = "1")]
     pub epoch: u64,
-    /// Of the current assignment; 0 and empty without one.
     #[prost(uint64, tag = "2")]
     pub serial: u64,
     #[prost(bytes = "vec", tag = "3")]
