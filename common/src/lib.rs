@@ -1,6 +1,6 @@
 //! What the Vigo server and agent share: the model, the protocol, identities, policy and limits.
 //!
-//! Everything here but [`net`] is a *core*: it reads no clock, draws no entropy and touches no file. Time, randomness
+//! Everything here but `cli`, `net` and `sys` is a *core*: it reads no clock, draws no entropy and touches no file. Time, randomness
 //! and bytes come in as arguments, so the same code runs in production and in the simulator.
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod bundle;
 pub mod chain;
+pub mod cli;
 pub mod crypto;
 pub mod glob;
 pub mod ids;
