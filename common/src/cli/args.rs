@@ -22,11 +22,7 @@ pub(super) struct Split {
 }
 
 /// Takes a command line apart.
-pub(super) fn split(
-    program: &Program,
-    info: &CommandInfoWithArgs<'static>,
-    texts: &[String],
-) -> Result<Split, Failure> {
+pub(super) fn split(program: &Program, info: &CommandInfoWithArgs, texts: &[String]) -> Result<Split, Failure> {
     let (mut out, mut level, mut texts) = (Split::default(), info, texts.iter());
     while let Some(text) = texts.next() {
         if text == "--" {
@@ -94,7 +90,7 @@ pub(super) fn explain(program: &Program, verbs: &[&str], text: &str) -> Failure 
 fn verb_or_positional<'a>(
     program: &Program,
     out: &mut Split,
-    level: &mut &'a CommandInfoWithArgs<'static>,
+    level: &mut &'a CommandInfoWithArgs,
     text: &str,
 ) -> Result<(), Failure> {
     out.arguments.push(text.to_string());
