@@ -34,6 +34,8 @@ pub const FOREACH_ITEMS_MAX: usize = 10_000;
 pub const TEMPLATE_SOURCE_BYTES_MAX: usize = 64 << 10;
 /// Nesting of brackets and blocks in a template: the parser recurses.
 pub const TEMPLATE_NESTING_MAX: usize = 64;
+/// Operators in a row (`a + b.c | d`) in one expression: each is one level of the syntax tree.
+pub const TEMPLATE_CHAIN_MAX: usize = 256;
 /// Bytes that one template may produce.
 pub const TEMPLATE_OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// Instructions that one template may execute.

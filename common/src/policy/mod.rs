@@ -1,1 +1,3 @@
 //! What server and agent both know of the policy language: values for templates, conditions.
+
+pub mod template;
