@@ -21,3 +21,4 @@ pub mod rng;
 pub mod splay;
 pub mod time;
 pub mod units;
+pub mod yaml;

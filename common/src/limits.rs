@@ -42,6 +42,12 @@ pub const TEMPLATE_OUTPUT_BYTES_MAX: usize = 1 << 20;
 pub const TEMPLATE_FUEL: u64 = 200_000;
 /// Nesting of values in policy and on the wire.
 pub const VALUE_DEPTH_MAX: usize = 32;
+/// Bytes of one YAML file (`.vgo`, `server.yaml`, `envoy.yaml`).
+pub const YAML_BYTES_MAX: usize = 4 << 20;
+/// Nesting of a YAML file: a value of policy and what stands around it.
+pub const YAML_DEPTH_MAX: usize = 40;
+/// Values of one YAML file, aliases counted at every use.
+pub const YAML_VALUES_MAX: usize = 400_000;
 
 /// First step of the agent's backoff, in milliseconds.
 pub const BACKOFF_FIRST_MS: u64 = 5_000;
@@ -96,6 +102,8 @@ const_assert!(REPORT_BYTES_MAX < MESSAGE_BYTES_MAX);
 const_assert!(BUNDLE_BYTES_MAX + (1 << 20) <= MESSAGE_BYTES_MAX);
 // Any one record fits into a report.
 const_assert!(RECORD_BYTES_MAX * 2 <= REPORT_BYTES_MAX);
+// A value as deep as allowed can be written in a file: root, resources, resource, parameter.
+const_assert!(VALUE_DEPTH_MAX + 4 <= YAML_DEPTH_MAX);
 const_assert!(BACKOFF_FIRST_MS <= BACKOFF_MAX_MS);
 const_assert!(INTERVAL_MIN_MS <= INTERVAL_DEFAULT_MS && INTERVAL_DEFAULT_MS <= INTERVAL_MAX_MS);
 // TERM leaves time to store the result and exit within 10 s.
