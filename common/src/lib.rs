@@ -19,6 +19,7 @@ pub mod policy;
 pub mod proto;
 pub mod rng;
 pub mod splay;
+pub mod sys;
 pub mod time;
 pub mod units;
 pub mod yaml;

@@ -1,0 +1,16 @@
+//! What both binaries need of the operating system: clocks, small files, locks, signals, limits, the service manager.
+//!
+//! A shell: nothing here decides anything. All of it through safe wrappers; what needs `unsafe` lives in the `sys` folder
+//! of the crate that needs it.
+
+pub mod clock;
+pub mod file;
+pub mod lock;
+pub mod notify;
+pub mod process;
+pub mod signals;
+
+pub use clock::{Clock, TestClock};
+pub use file::{FileError, Owner};
+pub use lock::{Lock, LockError};
+pub use signals::Signals;
