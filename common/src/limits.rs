@@ -83,6 +83,22 @@ pub const QUEUE_BYTES_DEFAULT: u64 = 64 << 20;
 pub const RETAINED_BYTES_MAX: u64 = 8 << 20;
 /// or this long in server time, whichever comes first, in milliseconds.
 pub const RETAINED_MS_MAX: u64 = 72 * 3_600_000;
+/// Default bound of the agent's state store, in bytes.
+pub const STATE_BYTES_DEFAULT: u64 = if cfg!(target_pointer_width = "64") { 256 << 20 } else { 32 << 20 };
+/// Smallest bound of the agent's state store that a configuration may ask for, in bytes.
+pub const STATE_BYTES_MIN: u64 = 1 << 20;
+/// Bytes of the name of a meta value or trait tree in the agent's store; LMDB takes keys of up to 511.
+pub const STORE_NAME_BYTES_MAX: usize = 255;
+/// Bytes of one meta value of the agent's store.
+pub const META_VALUE_BYTES_MAX: usize = 64 << 10;
+/// Time for the child that opens and reads the whole store at start, in milliseconds: 256 MiB from a slow card.
+pub const PROBE_DEADLINE_MS: u64 = 60_000;
+/// Stores kept that were moved aside because they were damaged.
+pub const CORRUPT_STORES_KEPT: usize = 2;
+/// Requests that wait for the thread that owns the agent's store.
+pub const STORE_REQUESTS_MAX: usize = 64;
+/// Bytes of all files that bundles name, on the agent.
+pub const BLOB_STORE_BYTES_DEFAULT: u64 = 512 << 20;
 /// Redirects that an agent follows in a row.
 pub const REDIRECT_HOPS_MAX: u32 = 3;
 /// Addresses in a server list.
@@ -108,3 +124,7 @@ const_assert!(BACKOFF_FIRST_MS <= BACKOFF_MAX_MS);
 const_assert!(INTERVAL_MIN_MS <= INTERVAL_DEFAULT_MS && INTERVAL_DEFAULT_MS <= INTERVAL_MAX_MS);
 // TERM leaves time to store the result and exit within 10 s.
 const_assert!(TERM_GRACE_MS <= 8_000);
+// The queue gets at most half of the store.
+const_assert!(cfg!(target_pointer_width = "32") || QUEUE_BYTES_DEFAULT * 2 <= STATE_BYTES_DEFAULT);
+const_assert!(BLOB_BYTES_MAX <= BLOB_STORE_BYTES_DEFAULT);
+const_assert!(STORE_NAME_BYTES_MAX <= 511);

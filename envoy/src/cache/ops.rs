@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use common::chain::Lane;
-use common::proto::wire;
+use common::proto::{Message, counts_from_wire, wire};
 
 /// One change of the agent's state.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +77,55 @@ pub enum RecordClass {
     Gap = 4,
 }
 
+impl RecordClass {
+    /// From its number on disk.
+    pub fn from_u8(n: u8) -> Option<RecordClass> {
+        use RecordClass::{Change, Failure, Gap, NoChange};
+        [NoChange, Change, Failure, Gap].into_iter().find(|class| *class as u8 == n)
+    }
+
+    /// The class of a record. What cannot be decoded counts as a failure: it is kept longest.
+    pub fn of(record: &wire::Record) -> RecordClass {
+        use wire::record::Body;
+        match &record.body {
+            Some(Body::Gap(_)) => RecordClass::Gap,
+            Some(Body::Stretch(_)) => RecordClass::NoChange,
+            Some(Body::Incident(_)) | None => RecordClass::Failure,
+            Some(Body::Run(bytes)) => match wire::RunResult::decode(&bytes[..]) {
+                Err(_) => RecordClass::Failure,
+                Ok(run) => {
+                    let counts = counts_from_wire(run.counts.as_ref());
+                    if counts.failed > 0 || counts.blocked > 0 || !run.error.is_empty() {
+                        RecordClass::Failure
+                    } else if counts.changed > 0 {
+                        RecordClass::Change
+                    } else {
+                        RecordClass::NoChange
+                    }
+                }
+            },
+        }
+    }
+}
+
+impl RecordIndex {
+    /// The index entry that the store would give for this record.
+    pub fn of(record: &QueueRecord) -> RecordIndex {
+        RecordIndex {
+            first: record.record.first_sequence,
+            last: record.record.last_sequence,
+            bytes: super::codec::stored_bytes(record) as u32,
+            sealed: record.sealed,
+            acked_at_ms: record.acked_at_ms,
+            class: RecordClass::of(&record.record),
+        }
+    }
+}
+
+/// Names of the meta values, by [`Lane::index`], that hold the highest acknowledged sequence of a lane as 8 big-endian bytes.
+/// Salvage reads them: an old copy of a record that a server has acknowledged is not brought back.
+pub const META_ACKED: [&str; 2] = ["acked.urgent", "acked.routine"];
+
 /// Everything the agent's core needs at start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Loaded {
@@ -92,6 +141,9 @@ pub struct Loaded {
     pub meta: BTreeMap<String, Vec<u8>>,
     /// Trait trees.
     pub traits: BTreeMap<String, Vec<u8>>,
+    /// Highest sequence that each lane ever held, by [`Lane::index`]. Above its newest record where damage took that one:
+    /// the lane goes on after it, and a gap record says so.
+    pub highest: [u64; 2],
     /// What happened while opening: `moved-aside`, `salvaged N records`, `memory-only`. One line each, for the next run.
     pub incidents: Vec<String>,
 }
