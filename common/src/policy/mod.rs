@@ -1,3 +1,4 @@
 //! What server and agent both know of the policy language: values for templates, conditions.
 
+pub mod params;
 pub mod template;
