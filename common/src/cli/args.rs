@@ -87,10 +87,10 @@ pub(super) fn explain(program: &Program, verbs: &[&str], text: &str) -> Failure 
     wrong(program, verbs, text)
 }
 
-fn verb_or_positional<'a>(
+fn verb_or_positional(
     program: &Program,
     out: &mut Split,
-    level: &mut &'a CommandInfoWithArgs,
+    level: &mut &CommandInfoWithArgs,
     text: &str,
 ) -> Result<(), Failure> {
     out.arguments.push(text.to_string());

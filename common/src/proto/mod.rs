@@ -4,7 +4,7 @@
 //! in [`crate::bundle`] has checked lengths, ranges and references.
 
 /// Generated code; see `tests/proto_generated.rs`.
-#[allow(missing_docs, clippy::all, clippy::pedantic)]
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
 pub mod wire {
     include!("vigo.v1.rs");
 }
@@ -35,7 +35,7 @@ pub mod method {
 /// gRPC status codes that this protocol uses (grpc.io, "Status codes and their use in gRPC").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names are those of the gRPC specification")]
 pub enum Code {
     Ok = 0,
     Cancelled = 1,

@@ -6,6 +6,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Raises the limit of open files towards `wanted`, as far as this process may, and returns what it is now. A server that
 /// gets fewer must hold fewer connections.
+#[allow(clippy::useless_conversion, reason = "rlim_t has 32 bits on some targets")]
 pub fn raise_open_files(wanted: u64) -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft >= wanted as _ {
@@ -35,8 +36,8 @@ mod tests {
     #[test]
     fn the_limit_of_open_files_is_raised_as_far_as_possible() {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        let reached = raise_open_files(u64::from(hard)).unwrap();
-        assert_eq!(reached, u64::from(hard));
+        let reached = raise_open_files(hard).unwrap();
+        assert_eq!(reached, hard);
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap().0, hard);
     }
 }

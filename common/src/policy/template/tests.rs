@@ -192,6 +192,6 @@ fn work_and_output_are_bounded() {
 fn results_that_no_parameter_can_hold_are_refused() {
     assert!(matches!(render("{{ range }}"), Err(TemplateError::NotAValue { .. })));
     assert!(matches!(render("{{ 99999999999999999999 }}"), Err(TemplateError::NotAValue { .. })));
-    assert!(matches!(render("{{ debug() }}"), Err(_)));
+    assert!(render("{{ debug() }}").is_err());
     assert!(matches!(render("{{ 1 / 0 }}"), Err(TemplateError::Evaluation { .. })));
 }
