@@ -1,3 +1,6 @@
 //! The Vigo agent: gathers traits, converges, reports; survives without the server.
+#![warn(missing_docs)]
 
+pub mod agent;
 pub mod cache;
+pub mod report;

@@ -22,7 +22,7 @@ use common::ids::Uuid;
 use common::limits;
 use common::proto::{Message, wire};
 
-use super::ops::{QueueRecord, RecordClass, RecordIndex};
+use super::ops::{QueueRecord, RecordClass, RecordIndex, link_of};
 
 /// What every value begins with. 0x89 and 0xff are in no UTF-8 text; CR LF shows a copy made in text mode.
 pub const MAGIC: [u8; 8] = *b"\x89VGO\xff\r\n\x01";
@@ -183,19 +183,6 @@ impl Header {
         if self.kind == Kind::Record { Lane::from_u32(u32::from(self.place)) } else { None }
     }
 
-    /// What the core needs to know of a record; `None` where this is none.
-    pub fn index(&self) -> Option<RecordIndex> {
-        self.lane()?;
-        Some(RecordIndex {
-            first: self.first,
-            last: self.last,
-            bytes: self.value_bytes() as u32,
-            sealed: self.sealed,
-            acked_at_ms: self.acked_at_ms,
-            class: RecordClass::from_u8(self.class)?,
-        })
-    }
-
     /// 64 bits that differ between any two values, for sums over a store: a stale, altered or hidden value shows.
     pub fn digest(&self) -> u64 {
         let bytes = self.encode();
@@ -301,6 +288,22 @@ impl<'a> Value<'a> {
             return Err(Damage::Field("sequence"));
         }
         Ok(QueueRecord { record, sealed: self.header.sealed, acked_at_ms: self.header.acked_at_ms })
+    }
+
+    /// What the core needs to know of a record; `None` where this is none.
+    pub fn index(&self) -> Option<RecordIndex> {
+        let header = &self.header;
+        let record = self.record().ok()?;
+        Some(RecordIndex {
+            first: header.first,
+            last: header.last,
+            bytes: header.value_bytes() as u32,
+            sealed: header.sealed,
+            acked_at_ms: header.acked_at_ms,
+            class: RecordClass::from_u8(header.class)?,
+            previous_link: link_of(&record.previous_link),
+            last_link: link_of(&record.last_link),
+        })
     }
 
     /// The signed object in a slot value.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use common::chain::Lane;
+use common::ids::Hash32;
 use common::proto::{Message, counts_from_wire, wire};
 
 /// One change of the agent's state.
@@ -61,6 +62,10 @@ pub struct RecordIndex {
     pub acked_at_ms: u64,
     /// For dropping: no-change records go first.
     pub class: RecordClass,
+    /// Link before `first`, as in the record: a gap record carries the links of what it replaces.
+    pub previous_link: Hash32,
+    /// Link at `last`, as in the record.
+    pub last_link: Hash32,
 }
 
 /// What a record is, when something must be dropped.
@@ -118,8 +123,15 @@ impl RecordIndex {
             sealed: record.sealed,
             acked_at_ms: record.acked_at_ms,
             class: RecordClass::of(&record.record),
+            previous_link: link_of(&record.record.previous_link),
+            last_link: link_of(&record.record.last_link),
         }
     }
+}
+
+/// A link off a record; zero where it is none.
+pub(super) fn link_of(bytes: &[u8]) -> Hash32 {
+    Hash32::try_from_slice(bytes).unwrap_or(Hash32::ZERO)
 }
 
 /// Names of the meta values, by [`Lane::index`], that hold the highest acknowledged sequence of a lane as 8 big-endian bytes.
