@@ -301,8 +301,8 @@ impl<'a> Value<'a> {
             sealed: header.sealed,
             acked_at_ms: header.acked_at_ms,
             class: RecordClass::from_u8(header.class)?,
-            previous_link: link_of(&record.previous_link),
-            last_link: link_of(&record.last_link),
+            previous_link: link_of(&record.record.previous_link),
+            last_link: link_of(&record.record.last_link),
         })
     }
 
