@@ -9,16 +9,16 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 #[allow(clippy::useless_conversion, reason = "rlim_t has 32 bits on some targets")]
 pub fn raise_open_files(wanted: u64) -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft >= wanted as _ {
-        return Ok(u64::from(soft));
+    if soft >= wanted {
+        return Ok(soft);
     }
     // Only root may raise the hard limit; everybody may raise the soft one up to it.
-    if hard < wanted as _ && setrlimit(Resource::RLIMIT_NOFILE, wanted as _, wanted as _).is_ok() {
+    if hard < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
         return Ok(wanted);
     }
-    let possible = hard.min(wanted as _);
+    let possible = hard.min(wanted);
     setrlimit(Resource::RLIMIT_NOFILE, possible, possible.max(hard))?;
-    Ok(u64::from(possible))
+    Ok(possible)
 }
 
 /// No core dumps, and no reading of this process's memory by others of the same user: it holds keys. Children get the
