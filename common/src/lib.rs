@@ -18,6 +18,7 @@ pub mod outcome;
 pub mod policy;
 pub mod proto;
 pub mod rng;
+pub mod settings;
 pub mod splay;
 pub mod sys;
 pub mod time;

@@ -99,6 +99,8 @@ pub const CORRUPT_STORES_KEPT: usize = 2;
 pub const STORE_REQUESTS_MAX: usize = 64;
 /// Bytes of all files that bundles name, on the agent.
 pub const BLOB_STORE_BYTES_DEFAULT: u64 = 512 << 20;
+/// Port of the agent protocol where an address names none.
+pub const GRPC_PORT: u16 = 1530;
 /// Redirects that an agent follows in a row.
 pub const REDIRECT_HOPS_MAX: u32 = 3;
 /// Addresses in a server list.
