@@ -3,6 +3,8 @@
 //! The only place of the product that reads a clock. Static binaries cannot be faked from outside, so the test clock is
 //! always compiled in; the agent honours it only where its configuration says `test_clock: allow`.
 
+#![allow(clippy::disallowed_methods, reason = "the one place that reads clocks and waits")]
+
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
