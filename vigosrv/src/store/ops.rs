@@ -36,7 +36,10 @@ pub enum Write {
     /// Envoys whose bundle differs from what is recorded (enrolled while a publish was under way, interval changed):
     /// raises the serial for them.
     Assign { assign: Vec<(Uuid, Option<Hash32>)>, at: Wall },
-    /// Raises the epoch to this value (never lowers it) and records why.
+    /// A new check-in interval: raises the serial, and every envoy that is not revoked has its assignment under it.
+    SetInterval { interval_ms: u64, at: Wall },
+    /// Raises the epoch to this value (never lowers it) and records why. Settles a recognised restore: until one is
+    /// committed, a database that was found restored is found so again at every start.
     RaiseEpoch { epoch: u64, reason: String, at: Wall },
     /// Free-form entry of the event log.
     Event(EventRow),
@@ -170,7 +173,8 @@ pub struct InviteRow {
     pub token: Hash32,
     /// Bound to this host name, if any.
     pub hostname: Option<String>,
-    /// The envoy with this host name is to be replaced: its old key is revoked once the new one has checked in.
+    /// The envoy with this host name is to be replaced; counts only together with `hostname`. Both envoys are then active
+    /// under one name until the core sees the newer one (higher `enrolled_at`) check in and revokes the other.
     pub replace: bool,
     /// After this, the token is refused.
     pub expires_at: Wall,
@@ -276,7 +280,8 @@ pub struct StoredResults {
     pub chain_breaks: u32,
     /// Trait hash stored now.
     pub trait_hash: u64,
-    /// Newest run in the message, if any: status and counts.
+    /// Newest run (by the agent's own clock) among those that this message added: status and counts. The envoy's row has
+    /// them now, and `last_seen` is not below the time of receipt.
     pub newest: Option<(Status, Counts)>,
 }
 
@@ -345,4 +350,47 @@ pub trait Store {
 
     /// Everything the core needs to start.
     fn load(&mut self) -> Result<Snapshot, StoreError>;
+
+    /// A bounded piece of upkeep that no acknowledgement waits for (checkpoint, ballast). The writer thread calls it after
+    /// every group and at least once a second.
+    fn upkeep(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Makes the emergency reserve available, once, after a batch failed with [`StoreError::Full`]. `true` if there was
+    /// one: the urgent part of the batch is worth another try.
+    fn release_reserve(&mut self) -> bool {
+        false
+    }
+
+    /// One bounded step of retention: removes at most `rule.step` rows. `Retained::more` asks for another call.
+    fn retain(&mut self, rule: &RetainRule) -> Result<Retained, StoreError> {
+        let _ = rule;
+        Ok(Retained::default())
+    }
+
+    /// Clean shutdown; nothing may be applied after it. The next start need not check the file.
+    fn close(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// What is kept: bytes rule, days come second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetainRule {
+    /// Bytes of the database that may be in use; the oldest rows go first when it holds more.
+    pub bytes_max: u64,
+    /// Rows received before this go.
+    pub cutoff: Wall,
+    /// Rows that one step may remove.
+    pub step: u32,
+}
+
+/// What one step of retention did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retained {
+    /// Rows removed.
+    pub removed: u64,
+    /// Something that the rule wants gone is still there.
+    pub more: bool,
 }
