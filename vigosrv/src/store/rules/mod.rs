@@ -96,12 +96,7 @@ fn standing<T: Tables>(tables: &mut T, uuid: &Uuid) -> Result<bool, StoreError> 
     Ok(tables.envoy(uuid)?.is_some_and(|row| row.state != Enrolled::Revoked))
 }
 
-fn set_state<T: Tables>(
-    tables: &mut T,
-    uuid: &Uuid,
-    state: Enrolled,
-    new_serial: bool,
-) -> Result<Written, StoreError> {
+fn set_state<T: Tables>(tables: &mut T, uuid: &Uuid, state: Enrolled, new_serial: bool) -> Result<Written, StoreError> {
     if !standing(tables, uuid)? {
         return Ok(Written::UnknownEnvoy);
     }
