@@ -1,3 +1,4 @@
 //! The Vigo server: resolves policy, answers check-ins, stores runs.
 
+pub mod policy;
 pub mod store;

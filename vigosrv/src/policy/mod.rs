@@ -1,0 +1,12 @@
+//! The policy of the server: from a tree of files to one encoded bundle a mapping.
+//!
+//! A core: files come in as bytes, nothing here reads a disk. All errors of a tree are found at once.
+
+mod compiled;
+mod hosts;
+
+pub use compiled::{Compiled, Mapping};
+
+/// A mapping of one [`Compiled`]: its position in path order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MappingId(pub u32);
