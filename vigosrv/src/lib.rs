@@ -1,5 +1,5 @@
 //! The Vigo server: resolves policy, answers check-ins, stores runs.
 
-pub mod policy;
 pub mod config;
+pub mod policy;
 pub mod store;
