@@ -3,4 +3,6 @@
 
 pub mod agent;
 pub mod cache;
+pub mod exec;
 pub mod report;
+pub mod sys;

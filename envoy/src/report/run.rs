@@ -5,7 +5,7 @@ use common::outcome::{Counts, Outcome};
 use common::time::Now;
 
 /// One run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunReport {
     /// As ordered.
     pub run_id: Uuid,
@@ -17,6 +17,10 @@ pub struct RunReport {
     pub resources: Vec<ResourceReport>,
     /// Why the run could not start or was cut short; empty where neither.
     pub error: String,
+    /// It was told to stop before its end: the current resource and all after it say so.
+    pub interrupted: bool,
+    /// What held for the whole run and is worth a line: owners left alone, for example.
+    pub notes: Vec<String>,
 }
 
 /// One resource of a run.
