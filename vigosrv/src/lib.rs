@@ -1,5 +1,8 @@
 //! The Vigo server: resolves policy, answers check-ins, stores runs.
 
+pub mod app;
 pub mod config;
+pub mod fleet;
 pub mod policy;
+mod rpc;
 pub mod store;

@@ -1,0 +1,125 @@
+//! Recognising restores and higher epochs: what the server does when an envoy remembers more than it does (trust.md,
+//! "Epoch" and "The restore contract").
+
+use common::ids::Uuid;
+use common::limits::BACKOFF_MAX_MS;
+use common::log::Level;
+use common::time::{Mono, Now};
+
+use super::{Effect, Pending, Server, log};
+use crate::store::{EventRow, Write};
+
+/// What is known of restores.
+#[derive(Debug, Default)]
+pub(crate) struct Restore {
+    /// Until then nobody counts as plainly offline, and higher epochs are outbid instead of obeyed.
+    pub until: Mono,
+    /// The higher epoch to which this server stepped down.
+    pub stepped_down: Option<u64>,
+    /// Revocations were lost: newcomers get no secrets.
+    pub review: bool,
+    /// An epoch that was asked for but is not committed yet.
+    raising: u64,
+}
+
+/// What an envoy remembers of this server, as shown in `Authenticate`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Memory {
+    pub epoch: u64,
+    pub assignment_epoch: u64,
+    pub serial: u64,
+    pub acked_epoch: u64,
+    pub acked: [u64; 2],
+    pub revocation_counter: u64,
+    pub revocation_digest: u64,
+}
+
+/// The operator restored this database, or the continuity file says so: raise the epoch.
+pub(crate) fn begin(server: &mut Server, now: Now, reason: String, out: &mut Vec<Effect>) {
+    server.restore.until = now.mono + server.settings.interval_ms + BACKOFF_MAX_MS;
+    let epoch = server.state.version.epoch + 1;
+    raise(server, now, epoch, reason, out);
+}
+
+fn raise(server: &mut Server, now: Now, epoch: u64, reason: String, out: &mut Vec<Effect>) {
+    if epoch <= server.restore.raising.max(server.state.version.epoch) {
+        return;
+    }
+    server.restore.raising = epoch;
+    log(Level::Warn, format!("epoch raised to {epoch}: {reason}"), out);
+    // Used from now on: an answer that carries it before it is durable can only make envoys remember a higher epoch than
+    // the one a crash would leave, and then the next start outbids it in the same way.
+    server.state.version.epoch = epoch;
+    server.write(Write::RaiseEpoch { epoch, reason, at: now.wall }, Pending::Epoch, out);
+}
+
+/// Compares an envoy's memory with our own. False when this server has stepped down and must answer so.
+pub(crate) fn weigh(server: &mut Server, now: Now, uuid: Uuid, memory: Memory, out: &mut Vec<Effect>) -> bool {
+    let ours = server.state.version.epoch;
+    if memory.epoch > ours {
+        if now.mono < server.restore.until {
+            let reason = format!("a restored server outbids epoch {} that envoy {uuid} has met", memory.epoch);
+            raise(server, now, memory.epoch + 1, reason, out);
+        } else {
+            if server.restore.stepped_down.is_none_or(|epoch| epoch < memory.epoch) {
+                step_down(server, now, uuid, memory.epoch, out);
+            }
+            return false;
+        }
+    } else if memory.epoch == ours && server.restore.stepped_down.is_none() {
+        // Only what it learnt in this very epoch can tell: after a restore that we know of, older memories are expected.
+        let watermark = server.fleet.with(&uuid, |entry| entry.watermark).unwrap_or_default();
+        let ahead = (memory.assignment_epoch == ours && memory.serial > server.state.version.serial)
+            || (memory.acked_epoch == ours && (0..2).any(|lane| memory.acked[lane] > watermark[lane]))
+            || memory.revocation_counter > server.state.revocation_counter;
+        if ahead {
+            let reason = format!("envoy {uuid} remembers more than this database: it is an older copy");
+            server.restore.until = now.mono + server.settings.interval_ms + BACKOFF_MAX_MS;
+            raise(server, now, ours + 1, reason, out);
+        }
+    }
+    weigh_revocations(server, now, uuid, memory, out);
+    true
+}
+
+fn step_down(server: &mut Server, now: Now, uuid: Uuid, epoch: u64, out: &mut Vec<Effect>) {
+    let ours = server.state.version.epoch;
+    server.restore.stepped_down = Some(epoch);
+    server.stats.stepped_down = true;
+    let detail = format!(
+        "envoy {uuid} has met epoch {epoch}, this server has {ours}: another server was promoted or restored; \
+         this one is read-only now"
+    );
+    log(Level::Error, detail.clone(), out);
+    let event = EventRow { at: now.wall, kind: "stepped-down".into(), uuid: Some(uuid), detail };
+    server.write(Write::Event(event), Pending::Nobody, out);
+}
+
+fn weigh_revocations(server: &mut Server, now: Now, uuid: Uuid, memory: Memory, out: &mut Vec<Effect>) {
+    let ours = (server.state.revocation_counter, server.state.revocation_digest);
+    let lost = memory.revocation_counter > ours.0
+        || (memory.revocation_counter == ours.0 && ours.0 > 0 && memory.revocation_digest != ours.1);
+    if !lost || server.restore.review {
+        return;
+    }
+    server.restore.review = true;
+    server.stats.review = true;
+    let detail = format!(
+        "envoy {uuid} has seen {} revocations, this database holds {}: those made after the backup are lost; \
+         revoke again what must stay out. Secrets are withheld from envoys that are first seen now",
+        memory.revocation_counter, ours.0
+    );
+    log(Level::Warn, detail.clone(), out);
+    let event = EventRow { at: now.wall, kind: "revocations-lost".into(), uuid: Some(uuid), detail };
+    server.write(Write::Event(event), Pending::Nobody, out);
+}
+
+/// One line when the time after a restore is over.
+pub(crate) fn on_tick(server: &mut Server, now: Now, out: &mut Vec<Effect>) {
+    if server.restore.until > Mono(0) && now.mono >= server.restore.until {
+        server.restore.until = Mono(0);
+        let totals = server.fleet.totals(&server.clocks(now.mono));
+        let line = format!("{} of {} envoys are back since the restore", totals.back, totals.envoys);
+        log(Level::Info, line, out);
+    }
+}
