@@ -117,6 +117,10 @@ impl Server {
         if let Some(reason) = init.restored {
             restore::begin(&mut server, init.now, reason, out);
         }
+        if server.state.interval_ms != server.settings.interval_ms {
+            let interval_ms = server.settings.interval_ms;
+            server.write(Write::SetInterval { interval_ms, at: init.now.wall }, Pending::Interval, out);
+        }
         server.reassign_differing(init.now, out);
         server
     }

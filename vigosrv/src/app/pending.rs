@@ -87,6 +87,11 @@ pub(crate) fn on_written(
             super::admin::revoked(server, &old, out);
         }
         (Pending::Nobody, Ok(_)) => {}
+        (Pending::Epoch, Err(error)) => {
+            // The next envoy that knows more asks for it again.
+            server.restore.raising = 0;
+            log(Level::Error, format!("the new epoch was not stored: {error}"), out);
+        }
         (pending, Err(error)) => log(Level::Error, format!("a change was not stored ({pending:?}): {error}"), out),
         (pending, Ok(other)) => log(Level::Error, format!("the store answered {pending:?} with {other:?}"), out),
     }

@@ -19,7 +19,7 @@ pub(crate) struct Restore {
     /// Revocations were lost: newcomers get no secrets.
     pub review: bool,
     /// An epoch that was asked for but is not committed yet.
-    raising: u64,
+    pub raising: u64,
 }
 
 /// What an envoy remembers of this server, as shown in `Authenticate`.
@@ -47,9 +47,7 @@ fn raise(server: &mut Server, now: Now, epoch: u64, reason: String, out: &mut Ve
     }
     server.restore.raising = epoch;
     log(Level::Warn, format!("epoch raised to {epoch}: {reason}"), out);
-    // Used from now on: an answer that carries it before it is durable can only make envoys remember a higher epoch than
-    // the one a crash would leave, and then the next start outbids it in the same way.
-    server.state.version.epoch = epoch;
+    // Shown to nobody before it is durable: an envoy must not remember an epoch that a crash takes back.
     server.write(Write::RaiseEpoch { epoch, reason, at: now.wall }, Pending::Epoch, out);
 }
 
