@@ -13,13 +13,7 @@ use crate::store::{AuditRow, InviteRow, PublishWrite, Write};
 const STATEMENT_TTL_MS: u64 = 7 * 24 * 3_600_000;
 
 /// An operator wants something.
-pub(crate) fn on_request(
-    server: &mut Server,
-    now: Now,
-    ticket: u64,
-    request: AdminRequest,
-    out: &mut Vec<Effect>,
-) {
+pub(crate) fn on_request(server: &mut Server, now: Now, ticket: u64, request: AdminRequest, out: &mut Vec<Effect>) {
     if server.stepped_down() && !matches!(request, AdminRequest::Stats) {
         return out.push(Effect::AdminReply { ticket, result: Err(AdminError::ReadOnly) });
     }

@@ -66,7 +66,8 @@ mod tests {
         let verdicts: Vec<Verdict> = (0..300).map(|_| admission.judge(Mono(10_000), None)).collect();
         let admitted = verdicts.iter().filter(|verdict| **verdict == Verdict::Admit).count();
         assert!((100..=101).contains(&admitted), "{admitted}");
-        let waits: Vec<u32> = verdicts.iter().filter_map(|v| if let Verdict::Later(ms) = v { Some(*ms) } else { None }).collect();
+        let waits: Vec<u32> =
+            verdicts.iter().filter_map(|v| if let Verdict::Later(ms) = v { Some(*ms) } else { None }).collect();
         assert!(waits.windows(2).all(|pair| pair[0] < pair[1]));
         assert_eq!(waits.last(), Some(&(waits.len() as u32 * 10)));
     }

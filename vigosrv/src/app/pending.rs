@@ -183,9 +183,10 @@ fn refusal_text(refusal: EnrollRefusal) -> (Code, &'static str) {
             Code::PermissionDenied,
             "this token was used by another host: every host needs its own, from `vigocli envoys invite`",
         ),
-        EnrollRefusal::WrongHostname => {
-            (Code::PermissionDenied, "this token is bound to another host name: invite this one, or enroll with --hostname")
-        }
+        EnrollRefusal::WrongHostname => (
+            Code::PermissionDenied,
+            "this token is bound to another host name: invite this one, or enroll with --hostname",
+        ),
         EnrollRefusal::NameTaken => (
             Code::AlreadyExists,
             "another key is enrolled under this host name: `vigocli envoys invite --replace HOST` lets this one take its place",
@@ -209,7 +210,12 @@ fn readmitted(server: &mut Server, now: Now, call: CallId, result: Result<Writte
             crate::rpc::finish_authenticate(server, now, call, row.uuid, Some(receipt), out);
         }
         Ok(Written::EnrollRefused(EnrollRefusal::NameTaken)) => {
-            fail(call, Code::AlreadyExists, "another envoy holds this host name now: rename or revoke one of them", out);
+            fail(
+                call,
+                Code::AlreadyExists,
+                "another envoy holds this host name now: rename or revoke one of them",
+                out,
+            );
         }
         Ok(other) => fail(call, Code::Internal, format!("unexpected answer of the store: {other:?}"), out),
         Err(error) => fail(call, Code::Unavailable, format!("the re-admission was not stored: {error}"), out),
@@ -293,11 +299,7 @@ pub(crate) fn found_duplicate(server: &mut Server, now: Now, uuid: Uuid, why: &s
     let event = EventRow { at: now.wall, kind: "duplicate".into(), uuid: Some(uuid), detail: why.into() };
     server.write(Write::Event(event), Pending::Nobody, out);
     let state = Enrolled::Duplicate;
-    server.write(
-        Write::SetState { uuid, state, new_serial: true, at: now.wall },
-        Pending::State { uuid, state },
-        out,
-    );
+    server.write(Write::SetState { uuid, state, new_serial: true, at: now.wall }, Pending::State { uuid, state }, out);
 }
 
 fn answered(

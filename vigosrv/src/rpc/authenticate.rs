@@ -64,8 +64,7 @@ pub(crate) fn finish_authenticate(
     let Some(hello) = server.sessions.get(&call.conn).and_then(|session| session.hello()) else { return };
     admit(server, call, uuid, true, hello);
     let hold = hold(server);
-    let Some((watermark, link, state)) =
-        server.fleet.with(&uuid, |entry| (entry.watermark, entry.link, entry.state))
+    let Some((watermark, link, state)) = server.fleet.with(&uuid, |entry| (entry.watermark, entry.link, entry.state))
     else {
         return;
     };
