@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Exit status (product.md; numbers from `sysexits.h` where there is one).
+/// Exit status (the CLI conventions; numbers from `sysexits.h` where there is one).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Done.

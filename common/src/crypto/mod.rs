@@ -102,6 +102,12 @@ pub fn enroll_transcript(server: &ServerId, hello: &Hash32, hostname: &str, toke
     out
 }
 
+/// What an operator compares, or the line of `envoys invite` carries, at first contact: covers everything that enrollment
+/// pins.
+pub fn trust_hash(ca: &Hash32, identity: &PublicKey, policy: &PublicKey) -> Hash32 {
+    sha256(&[b"vigo-trust-v1\0", &ca.0, identity.as_bytes(), policy.as_bytes()])
+}
+
 /// Label of the TLS exporter (RFC 9266 section 2); the context is empty and the output 32 bytes.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 

@@ -1,4 +1,4 @@
-//! Recognising restores and higher epochs: what the server does when an envoy remembers more than it does (trust.md,
+//! Recognising restores and higher epochs: what the server does when an envoy remembers more than it does (docs/PROTOCOL.md,
 //! "Epoch" and "The restore contract").
 
 use common::ids::Uuid;

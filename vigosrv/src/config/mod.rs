@@ -186,12 +186,12 @@ impl ServerConfig {
         if errors.is_empty() { Ok(from_settings(root, &settings, trusted)) } else { Err(errors) }
     }
 
-    /// The identity key of trust.md, beside the CA.
+    /// The identity key of docs/PROTOCOL.md, beside the CA.
     pub fn identity_key(&self) -> PathBuf {
         self.root.join("tls/identity_key")
     }
 
-    /// The policy key of trust.md.
+    /// The policy key of docs/PROTOCOL.md.
     pub fn policy_key(&self) -> PathBuf {
         self.root.join("tls/policy_key")
     }

@@ -1,3 +1,5 @@
+//! What templates may and may not do.
+
 use super::*;
 
 fn map(pairs: &[(&str, Value)]) -> BTreeMap<String, Value> {

@@ -1,3 +1,5 @@
+//! What the loader accepts, and how it complains.
+
 use super::*;
 
 fn doc(text: &str) -> Doc {

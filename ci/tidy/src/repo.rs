@@ -1,0 +1,68 @@
+//! The files of the repository, as git sees them: committed ones and new ones that are not ignored.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One text file.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Path from the root of the repository, with `/`.
+    pub path: String,
+    /// Content; empty for what is not UTF-8.
+    pub text: String,
+}
+
+impl File {
+    /// Last component of the path.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(&self.path)
+    }
+
+    /// Folder of the path, without a slash at the end.
+    pub fn folder(&self) -> &str {
+        self.path.rsplit_once('/').map_or("", |(folder, _)| folder)
+    }
+}
+
+/// Root of the repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Paths of all files, sorted.
+///
+/// # Panics
+///
+/// Without git, or outside a checkout: no rule can be checked then.
+pub fn paths() -> Vec<String> {
+    let output = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .unwrap_or_else(|error| panic!("git ls-files: {error}"));
+    assert!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr));
+    let listed = String::from_utf8_lossy(&output.stdout);
+    let mut paths: Vec<String> = listed.split('\0').filter(|p| !p.is_empty()).map(String::from).collect();
+    // A file that was deleted and not yet committed is still listed.
+    paths.retain(|path| root().join(path).is_file());
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+/// Content of a file, empty where it is missing or not UTF-8.
+pub fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_default()
+}
+
+/// All files whose path ends in one of the suffixes.
+pub fn files(suffixes: &[&str]) -> Vec<File> {
+    let wanted = |path: &String| suffixes.iter().any(|suffix| path.ends_with(suffix));
+    paths().into_iter().filter(wanted).map(|path| File { text: read(&path), path }).collect()
+}
+
+/// Rust sources that people write.
+pub fn rust_files() -> Vec<File> {
+    let generated = |file: &File| file.path == "common/src/proto/vigo.v1.rs";
+    files(&[".rs"]).into_iter().filter(|file| !generated(file)).collect()
+}
