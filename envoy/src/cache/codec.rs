@@ -7,7 +7,7 @@
 //!  0  magic, 8 bytes that are in no UTF-8 text        44  revision u64
 //!  8  schema u8, kind u8, lane or slot u8, flags u8   52  acknowledged at (server wall ms) u64
 //! 12  uuid of the envoy, 16 bytes                     60  class u8, zero u8, name length u16
-//! 28  first sequence u64                              64  payload length u32
+//! 28  first sequence or pair u64                      64  payload length u32
 //! 36  last sequence u64                               68  CRC-32 of name and payload u32
 //!                                                     72  CRC-32 of bytes 0..72 u32, then name, then payload
 //! ```
@@ -17,6 +17,7 @@
 
 use std::fmt;
 
+use common::bundle::bundle_hash;
 use common::chain::Lane;
 use common::ids::Uuid;
 use common::limits;
@@ -95,7 +96,7 @@ pub struct Header {
     pub sealed: bool,
     /// The envoy whose value it is.
     pub uuid: Uuid,
-    /// Record: first sequence.
+    /// Record: first sequence. Slot: number of the pair, see [`pair_of`].
     pub first: u64,
     /// Record: last sequence.
     pub last: u64,
@@ -344,6 +345,17 @@ pub fn encode_record(uuid: Uuid, revision: u64, record: &QueueRecord) -> Vec<u8>
         ..Header::new(Kind::Record, record.record.lane as u8, uuid, revision)
     };
     encode(header, "", &record.record.encode_to_vec())
+}
+
+/// What an assignment and its bundle have in common in the store, so that salvage pairs them again: the short hash of the
+/// bundle's payload. Nothing trusts it; the core verifies what it uses.
+pub fn pair_of(bundle: &wire::Signed) -> u64 {
+    bundle_hash(&bundle.payload).short()
+}
+
+/// The bytes of a slot value; `payload` is an encoded `wire::Signed`.
+pub fn encode_slot(kind: Kind, slot: Slot, uuid: Uuid, revision: u64, pair: u64, payload: &[u8]) -> Vec<u8> {
+    encode(Header { first: pair, ..Header::new(kind, slot as u8, uuid, revision) }, "", payload)
 }
 
 /// Bytes that a record takes in the store: what the queue's bound counts.

@@ -7,10 +7,17 @@ mod check;
 pub mod codec;
 #[cfg(test)]
 mod contract;
+mod env;
 #[cfg(test)]
 mod fixture;
+mod lmdb;
 mod memory;
 mod ops;
+mod pages;
+mod probe;
+mod scan;
+mod seal;
+mod walk;
 
 pub use memory::MemoryCache;
 pub use ops::*;
