@@ -28,6 +28,8 @@ pub const TRAIT_TREE_BYTES_MAX: usize = 256 << 10;
 pub const HOSTNAME_BYTES_MAX: usize = 253;
 /// Resources of one bundle, after configcrates are joined and before `foreach` is unrolled.
 pub const RESOURCES_PER_BUNDLE_MAX: usize = 20_000;
+/// Further attempts that a resource may ask for.
+pub const RETRIES_MAX: i64 = 100;
 /// Items that one `foreach` may unroll to.
 pub const FOREACH_ITEMS_MAX: usize = 10_000;
 /// Characters of one template or condition, checked before it is parsed.

@@ -1,4 +1,12 @@
 //! What server and agent both know of the policy language: values for templates, conditions.
 
+pub mod compile;
+pub mod dag;
+pub mod model;
+pub mod names;
 pub mod params;
+pub mod parse;
 pub mod template;
+pub mod value;
+
+pub use compile::compile_file;
