@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod chain;
 pub mod cli;
 pub mod crypto;
+pub mod fuzz;
 pub mod glob;
 pub mod ids;
 pub mod limits;

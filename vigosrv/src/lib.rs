@@ -3,6 +3,7 @@
 pub mod app;
 pub mod config;
 pub mod fleet;
+pub mod fuzz;
 pub mod policy;
 mod rpc;
 pub mod store;

@@ -98,6 +98,7 @@ const SERVER: Crate = Crate {
         row("license", Kind::Shell, &["sys"]),
         row("cli", Kind::Top, &[]),
         row("quickstart", Kind::Top, &[]),
+        row("fuzz", Kind::Top, &[]),
         row("boot", Kind::Top, &[]),
     ],
 };
