@@ -11,6 +11,18 @@ fn main() {
     let target = std::env::var("TARGET").unwrap_or_else(|_| "unknown".into());
     println!("cargo::rustc-env=VIGO_BUILD_TARGET={target}");
     println!("cargo::rustc-env=VIGO_BUILD_COMMIT={}", commit());
+    println!("cargo::rustc-env=VIGO_BUILD_SECONDS={}", build_seconds());
+}
+
+/// A moment that no correct clock can show any more: of the commit, or of the source.
+fn build_seconds() -> u64 {
+    // 2026-11-01, when the source of this file was written.
+    const FLOOR: u64 = 1_793_491_200;
+    println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok();
+    let release = std::env::var("PROFILE").as_deref() == Ok("release");
+    let text = given.or_else(|| release.then(|| git(&["log", "-1", "--format=%ct"])).flatten());
+    text.and_then(|text| text.parse().ok()).unwrap_or(FLOOR).max(FLOOR)
 }
 
 fn commit() -> String {

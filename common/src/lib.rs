@@ -24,4 +24,5 @@ pub mod splay;
 pub mod sys;
 pub mod time;
 pub mod units;
+pub mod x509;
 pub mod yaml;

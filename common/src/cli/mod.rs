@@ -159,10 +159,17 @@ pub fn version(program: &Program) -> String {
     format!("{} {} (commit {COMMIT}, {TARGET})\n", program.name, VERSION)
 }
 
+/// [`BUILD_SECONDS`] in milliseconds: where the clock of a host shows less, it is wrong.
+pub fn build_ms() -> u64 {
+    BUILD_SECONDS.parse::<u64>().map_or(0, |seconds| seconds * 1_000)
+}
+
 /// Version of the product.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Commit that was built; `development` in debug builds, `unknown` outside git.
 pub const COMMIT: &str = env!("VIGO_BUILD_COMMIT");
+/// A moment (seconds since 1970) that no correct clock can show any more. Decimal, from the build.
+pub const BUILD_SECONDS: &str = env!("VIGO_BUILD_SECONDS");
 /// Target triple.
 pub const TARGET: &str = env!("VIGO_BUILD_TARGET");
 

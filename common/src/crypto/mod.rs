@@ -1,7 +1,9 @@
 //! The primitives, in one place: SHA-256, Ed25519, and the context strings that keep signatures apart.
 
+mod seed;
 mod sign;
 
+pub use seed::{BadSeed, KEY_FILE_BYTES_MAX, Purpose, parse_seed, seed_text};
 pub use sign::{BadKey, BadSignature, PublicKey, SigningKey};
 
 use crate::ids::{Hash32, ServerId};
