@@ -4,6 +4,7 @@ pub mod app;
 pub mod config;
 pub mod fleet;
 pub mod fuzz;
+pub mod keys;
 pub mod policy;
 mod rpc;
 pub mod store;

@@ -3,6 +3,7 @@
 //! A shell: reads the two files and nothing else. Knows no defaults of its own: they are in [`table`]. Relative paths are
 //! below the server root.
 
+mod running;
 pub mod table;
 mod trusted;
 
@@ -16,7 +17,9 @@ use common::sys::{FileError, file};
 use common::yaml::{self, Doc};
 use common::{ids, limits};
 
-pub use trusted::TrustedEntry;
+use crate::app;
+use crate::app::{Hold, TrustedEntry};
+pub use running::{Running, lock_root};
 
 /// Settings of a server, complete and checked.
 #[derive(Clone, Debug)]
@@ -78,17 +81,6 @@ pub struct TlsPaths {
     pub ca_key: PathBuf,
 }
 
-/// `checkin.hold`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
-    /// Hold up to `limits.held_connections`, ask the rest to poll.
-    Auto,
-    /// Hold everybody.
-    Always,
-    /// Everybody polls.
-    Never,
-}
-
 /// `limits`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
@@ -116,8 +108,6 @@ pub struct ServerLimits {
     pub unauthenticated_per_address: u32,
     /// Check-ins answered at once.
     pub checkins_per_second: u32,
-    /// Runs stored.
-    pub results_per_second: u32,
     /// Writes that wait.
     pub pending_writes: usize,
 }
@@ -184,6 +174,21 @@ impl ServerConfig {
         let mut errors = check_names(&settings, docs);
         let trusted = trusted::entries(&settings, docs, &mut errors);
         if errors.is_empty() { Ok(from_settings(root, &settings, trusted)) } else { Err(errors) }
+    }
+
+    /// What the server's core obeys. `servers` is what envoys are told to dial, most preferred first.
+    pub fn core(&self, servers: Vec<String>) -> app::Settings {
+        app::Settings {
+            interval_ms: self.interval_ms,
+            bundle_max_age_ms: self.bundle_max_age_ms,
+            hold: self.hold,
+            held_connections_max: self.limits.held_connections,
+            checkins_per_second: self.limits.checkins_per_second,
+            pending_writes_max: self.limits.pending_writes,
+            trusted: self.trusted.clone(),
+            servers,
+            version: common::cli::VERSION.to_string(),
+        }
     }
 
     /// The identity key of docs/PROTOCOL.md, beside the CA.
@@ -281,7 +286,6 @@ fn from_settings(root: &Path, settings: &Settings, trusted: Vec<TrustedEntry>) -
             rate_per_address: small("limits.rate_per_address"),
             unauthenticated_per_address: small("limits.unauthenticated_per_address"),
             checkins_per_second: small("limits.checkins_per_second"),
-            results_per_second: small("limits.results_per_second"),
             pending_writes: count("limits.pending_writes"),
         },
         retention_bytes: settings.number("retention.max_bytes"),

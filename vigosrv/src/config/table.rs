@@ -27,7 +27,7 @@ static TRUSTED: [Setting; 5] = [
 ];
 
 /// The table.
-pub static TABLE: [Setting; 44] = [
+pub static TABLE: [Setting; 43] = [
     row("server.grpc_listen", Form::Listen, "\":1530\"", "Where agents connect (gRPC). Port 0: any free one."),
     row(
         "server.api_listen",
@@ -101,12 +101,6 @@ pub static TABLE: [Setting; 44] = [
         Form::Number(1, 1_000_000),
         "20000",
         "Check-ins answered at once; others get a time slot.",
-    ),
-    row(
-        "limits.results_per_second",
-        Form::Number(1, 1_000_000),
-        "50000",
-        "Runs stored; beyond it agents keep theirs a while longer.",
     ),
     row(
         "limits.pending_writes",

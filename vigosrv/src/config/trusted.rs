@@ -7,20 +7,7 @@ use common::settings::Settings;
 use common::time::Wall;
 use common::yaml::{Doc, Error};
 
-/// An entry of `enrollment.trusted`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrustedEntry {
-    /// Host names.
-    pub pattern: Glob,
-    /// Peer addresses, as (network, prefix length); any when absent.
-    pub cidr: Option<(IpAddr, u8)>,
-    /// Not after this.
-    pub until: Option<Wall>,
-    /// At most this many envoys.
-    pub max: Option<u32>,
-    /// Full standing at once.
-    pub secrets: bool,
-}
+use crate::app::TrustedEntry;
 
 /// The checked entries; what is wrong goes to `errors`.
 pub(super) fn entries(settings: &Settings, docs: &[Doc], errors: &mut Vec<Error>) -> Vec<TrustedEntry> {
