@@ -1,4 +1,4 @@
-//! The keys and certificates of trust.md: made at the first start, checked at every start, never overwritten.
+//! The keys and certificates of docs/PROTOCOL.md: made at the first start, checked at every start, never overwritten.
 //!
 //! A shell. What is written belongs to the owner of the server root. A first start that was interrupted goes on where it
 //! was (a marker file says so); at any other time a missing key is refused, because a new one would orphan the fleet.
