@@ -83,6 +83,8 @@ struct Batch<'e> {
     env: &'e Env,
     seal: Seal,
     uuid: Uuid,
+    /// Lanes whose floor must be found again, by [`Lane::index`].
+    touched: [bool; 2],
 }
 
 impl LmdbCache {
@@ -93,43 +95,29 @@ impl LmdbCache {
         Ok(cache)
     }
 
-    /// Makes a store in an empty directory. `fill` gives the values that it starts with, as (database, key, value), and
-    /// `seal` what is remembered of the store before it.
-    pub(super) fn create(
-        place: Place,
-        seal: Seal,
-        fill: &mut dyn FnMut(&mut dyn FnMut(Name, &[u8], &[u8]) -> Result<(), CacheError>) -> Result<(), CacheError>,
-    ) -> Result<(), CacheError> {
+    /// Makes a store in an empty directory. `seal` is what is remembered of the store before it: sequences, revision.
+    pub(super) fn create(place: Place, seal: Seal) -> Result<LmdbCache, CacheError> {
         let uuid = place.uuid;
-        let mut put_all = |txn: &mut RwTxn<'_>, dbs: &[Db<'_>; 7]| -> Result<(), Fault> {
-            let mut fault = None;
-            let mut seal = seal;
-            let mut put = |name: Name, key: &[u8], value: &[u8]| {
-                match Header::decode(value) {
-                    Ok(header) => seal.add(&header),
-                    Err(damage) => return Err(corrupt(name.text(), key, &damage)),
-                }
-                dbs[name as usize].put(txn, key, value).map_err(|error| {
-                    fault = Some(Fault::from(error));
-                    // Replaced by the fault below.
-                    CacheError::Full
-                })
-            };
-            let filled = fill(&mut put);
-            if let Some(fault) = fault {
-                return Err(fault);
-            }
-            filled?;
-            for lane in Lane::ALL {
-                set_floor(txn, &dbs[db_of(lane) as usize], lane, &mut seal)?;
-            }
-            seal.txn = txn.id() as u64;
-            dbs[Name::Meta as usize].put(txn, SEAL_KEY, &seal.encode(uuid))?;
-            Ok(())
+        let mut put_seal = |txn: &mut RwTxn<'_>, dbs: &[Db<'_>; 7]| -> Result<(), Fault> {
+            let seal = Seal { txn: txn.id() as u64, ..seal };
+            Ok(dbs[Name::Meta as usize].put(txn, SEAL_KEY, &seal.encode(uuid))?)
         };
-        // Whatever was salvaged fitted into a file of this size; twice is room for LMDB's own pages.
-        let opened = Env::open(&place.dir, place.bytes_max, place.flags(), Some(&mut put_all));
-        opened.map(drop).map_err(|fault| told(fault, &place.dir))
+        let opened = Env::open(&place.dir, MAP_BYTES_FIRST.min(place.bytes_max), place.flags(), Some(&mut put_seal));
+        opened.map(drop).map_err(|fault| told(fault, &place.dir))?;
+        LmdbCache::open(place, 0)
+    }
+
+    /// Puts values that were found elsewhere, as they are, in one transaction.
+    pub(super) fn import(&mut self, values: &[(Name, Vec<u8>, Vec<u8>)]) -> Result<(), CacheError> {
+        self.transact(&mut |batch| {
+            let put = |(name, key, value): &(Name, Vec<u8>, Vec<u8>)| {
+                for lane in Lane::ALL {
+                    batch.touched[lane.index()] |= db_of(lane) == *name;
+                }
+                batch.replace(*name, key, Some(value))
+            };
+            values.iter().try_for_each(put)
+        })
     }
 
     /// Bytes of the map and of the pages in use: for `status` and the tests.
@@ -175,14 +163,37 @@ impl LmdbCache {
         Ok(())
     }
 
-    fn try_commit(&mut self, batch: &[StoreOp]) -> Result<(), Fault> {
-        let uuid = self.place.uuid;
+    /// Does `work` in one transaction, with as large a map as it needs.
+    fn transact(&mut self, work: &mut dyn FnMut(&mut Batch<'_>) -> Result<(), Fault>) -> Result<(), CacheError> {
+        // Ends: every turn but the last doubles the map, up to its bound.
+        loop {
+            match self.try_transact(work) {
+                Ok(()) => return Ok(()),
+                Err(Fault::MapFull) => {
+                    if !self.grow()? {
+                        return Err(CacheError::Full);
+                    }
+                }
+                Err(fault) => {
+                    // Aborted; but after a failed write LMDB may refuse to go on until it is opened again.
+                    self.env = None;
+                    return Err(told(fault, &self.place.dir));
+                }
+            }
+        }
+    }
+
+    fn try_transact(&mut self, work: &mut dyn FnMut(&mut Batch<'_>) -> Result<(), Fault>) -> Result<(), Fault> {
+        let (uuid, bytes_max) = (self.place.uuid, self.place.bytes_max);
         // Opens first where it must: that reads the seal.
         self.env()?;
         let mut seal = self.seal;
         seal.revision = seal.revision.max(self.revision_floor);
-        let bytes_max = self.place.bytes_max;
-        self.seal = store(self.env()?, uuid, seal, batch, bytes_max)?;
+        let env = self.env()?;
+        let mut batch = Batch { txn: env.write()?, env, seal, uuid, touched: [false; 2] };
+        let before = env.live_bytes(&batch.txn)?;
+        work(&mut batch)?;
+        self.seal = batch.commit(before, bytes_max)?;
         Ok(())
     }
 
@@ -211,21 +222,21 @@ impl LmdbCache {
 }
 
 impl Batch<'_> {
-    fn apply(&mut self, op: &StoreOp, touched: &mut [bool; 2]) -> Result<(), Fault> {
+    fn apply(&mut self, op: &StoreOp) -> Result<(), Fault> {
         match op {
             StoreOp::PutSlot { assignment, bundle } => self.put_slot(assignment, bundle.as_ref()),
             StoreOp::PutRecord(record) => {
                 let head = &record.record;
                 // Checked with the batch.
                 let Some(lane) = u32::try_from(head.lane).ok().and_then(Lane::from_u32) else { return Ok(()) };
-                touched[lane.index()] = true;
+                self.touched[lane.index()] = true;
                 self.seal.note_acked(lane, head.first_sequence, head.last_sequence, record.acked_at_ms != 0);
                 self.seal.revision += 1;
                 let value = codec::encode_record(self.uuid, self.seal.revision, record);
                 self.replace(db_of(lane), &head.first_sequence.to_be_bytes(), Some(&value))
             }
             StoreOp::DeleteRecords { lane, firsts } => {
-                touched[lane.index()] = true;
+                self.touched[lane.index()] = true;
                 firsts.iter().try_for_each(|first| self.replace(db_of(*lane), &first.to_be_bytes(), None))
             }
             StoreOp::SetMeta(name, value) => self.put_named(Kind::Meta, name, value),
@@ -293,6 +304,29 @@ impl Batch<'_> {
     }
 }
 
+impl Batch<'_> {
+    /// Seals and commits, and gives back the seal. `before` is what the pages in use were before the batch.
+    fn commit(mut self, before: usize, bytes_max: usize) -> Result<Seal, Fault> {
+        for lane in Lane::ALL {
+            if self.touched[lane.index()] {
+                set_floor(&self.txn, &self.env.db(db_of(lane)), lane, &mut self.seal)?;
+            }
+        }
+        // The bound counts pages in use, not the file: free pages inside the map are as good as none to a batch that must
+        // write before it can free. A batch that shrinks is always welcome: it is the way out.
+        let after = self.env.live_bytes(&self.txn)?;
+        if after > before && after > bytes_max - bytes_max / RESERVE_PART {
+            return Err(CacheError::Full.into());
+        }
+        // The number of the transaction: a store that was rolled back by a damaged meta page shows.
+        self.seal.txn = self.txn.id() as u64;
+        self.seal.revision += 1;
+        self.env.db(Name::Meta).put(&mut self.txn, SEAL_KEY, &self.seal.encode(self.uuid))?;
+        self.txn.commit()?;
+        Ok(self.seal)
+    }
+}
+
 impl Cache for LmdbCache {
     fn load(&mut self) -> Result<Loaded, CacheError> {
         let mut loaded = Loaded::default();
@@ -348,22 +382,7 @@ impl Cache for LmdbCache {
         if batch.is_empty() {
             return Ok(());
         }
-        // Ends: every turn but the last doubles the map, up to its bound.
-        loop {
-            match self.try_commit(batch) {
-                Ok(()) => return Ok(()),
-                Err(Fault::MapFull) => {
-                    if !self.grow()? {
-                        return Err(CacheError::Full);
-                    }
-                }
-                Err(fault) => {
-                    // Aborted; but after a failed write LMDB may refuse to go on until it is opened again.
-                    self.env = None;
-                    return Err(told(fault, &self.place.dir));
-                }
-            }
-        }
+        self.transact(&mut |work| batch.iter().try_for_each(|op| work.apply(op)))
     }
 
     fn read_records(&mut self, lane: Lane, first: u64, max_bytes: usize) -> Result<Vec<QueueRecord>, CacheError> {
@@ -419,34 +438,6 @@ pub(super) fn checked<'a>(name: Name, uuid: Uuid, key: &[u8], bytes: &'a [u8]) -
         return Err(CacheError::Corrupt(format!("state store: database {}, {}: {text}", name.text(), key_text(key))));
     }
     Ok(value)
-}
-
-/// Applies a batch to a store whose seal is `seal`, and gives back the new one.
-fn store(env: &Env, uuid: Uuid, seal: Seal, batch: &[StoreOp], bytes_max: usize) -> Result<Seal, Fault> {
-    let mut work = Batch { txn: env.write()?, env, seal, uuid };
-    let before = env.live_bytes(&work.txn)?;
-    let mut touched = [false; 2];
-    for op in batch {
-        work.apply(op, &mut touched)?;
-    }
-    for lane in Lane::ALL {
-        if touched[lane.index()] {
-            set_floor(&work.txn, &env.db(db_of(lane)), lane, &mut work.seal)?;
-        }
-    }
-    // The bound counts pages in use, not the file: free pages inside the map are as good as none to a batch that must
-    // write before it can free. A batch that shrinks is always welcome: it is the way out.
-    let after = env.live_bytes(&work.txn)?;
-    if after > before && after > bytes_max - bytes_max / RESERVE_PART {
-        return Err(CacheError::Full.into());
-    }
-    let Batch { mut txn, mut seal, .. } = work;
-    // The number of the transaction: a store that was rolled back by a damaged meta page shows.
-    seal.txn = txn.id() as u64;
-    seal.revision += 1;
-    env.db(Name::Meta).put(&mut txn, SEAL_KEY, &seal.encode(uuid))?;
-    txn.commit()?;
-    Ok(seal)
 }
 
 fn walk(

@@ -12,12 +12,15 @@ mod env;
 mod fixture;
 mod lmdb;
 mod memory;
+mod open;
 mod ops;
 mod pages;
 mod probe;
+mod salvage;
 mod scan;
 mod seal;
 mod walk;
 
 pub use memory::MemoryCache;
+pub use open::{LOCK_FILE, OpenError, Options, Store};
 pub use ops::*;

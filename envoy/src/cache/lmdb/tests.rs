@@ -23,8 +23,7 @@ impl Cache for Temporary {
 fn fresh(bytes_max: u64, no_sync: bool) -> Temporary {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let place = Place { no_sync, ..Place::new(dir.path(), Uuid::from_bytes([5; 16]), bytes_max) };
-    LmdbCache::create(place.clone(), Seal::default(), &mut |_| Ok(())).expect("it is made");
-    Temporary { cache: LmdbCache::open(place, 0).expect("it opens"), _dir: dir }
+    Temporary { cache: LmdbCache::create(place, Seal::default()).expect("it is made"), _dir: dir }
 }
 
 #[test]
