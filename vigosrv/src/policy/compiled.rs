@@ -48,15 +48,7 @@ impl Compiled {
     /// From bundles that are at hand: mappings as (patterns, bundle) in order. For tests and the simulator; a tree is
     /// compiled by [`super::compile`].
     pub fn from_bundles(tree: Hash32, mappings: Vec<(Vec<String>, Bundle)>) -> Result<Compiled, BadGlob> {
-        let mut compiled = Compiled {
-            tree,
-            mappings: Vec::new(),
-            bundles: Vec::new(),
-            by_hash: HashMap::new(),
-            hosts: HostIndex::default(),
-            blobs: BTreeMap::new(),
-            crates: BTreeMap::new(),
-        };
+        let mut compiled = Compiled::empty(tree);
         let mut globs = Vec::new();
         for (patterns, bundle) in mappings {
             let id = MappingId(compiled.mappings.len() as u32);
@@ -68,6 +60,19 @@ impl Compiled {
         }
         compiled.hosts = HostIndex::new(globs);
         Ok(compiled)
+    }
+
+    /// Without any mapping.
+    pub(super) fn empty(tree: Hash32) -> Compiled {
+        Compiled {
+            tree,
+            mappings: Vec::new(),
+            bundles: Vec::new(),
+            by_hash: HashMap::new(),
+            hosts: HostIndex::default(),
+            blobs: BTreeMap::new(),
+            crates: BTreeMap::new(),
+        }
     }
 
     /// Adds a mapping with its bundle.

@@ -2,10 +2,16 @@
 //!
 //! A core: files come in as bytes, nothing here reads a disk. All errors of a tree are found at once.
 
+mod compile;
 mod compiled;
 mod hosts;
+mod load;
+mod resolve;
+mod tree;
 
+pub use compile::compile;
 pub use compiled::{Compiled, Mapping};
+pub use tree::{File, Tree};
 
 /// A mapping of one [`Compiled`]: its position in path order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
