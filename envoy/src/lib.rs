@@ -4,5 +4,6 @@
 pub mod agent;
 pub mod cache;
 pub mod exec;
+pub mod plan;
 pub mod report;
 pub mod sys;
