@@ -1,0 +1,101 @@
+//! The contract of every executor: probe, converge, probe again. Nothing is written unless a probe found a difference, and
+//! nothing is called changed unless a second probe finds none.
+
+use common::outcome::Outcome;
+
+use super::fault::Fault;
+use super::host::{Host, Reach};
+use crate::plan::{Task, Verdict};
+
+/// One resource whose parameters were read.
+pub trait Statement {
+    /// Reads, and says what differs. With `diff`, in detail.
+    fn probe(&mut self, host: &mut Host, diff: bool) -> Result<Option<Drift>, Fault>;
+
+    /// Removes the difference that the last probe found, or leaves the old state usable.
+    fn converge(&mut self, host: &mut Host) -> Result<(), Fault>;
+
+    /// Refuses what would harm the agent itself.
+    fn spare_self(&self, host: &mut Host) -> Result<(), Fault>;
+}
+
+/// What has to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is not there.
+    Create,
+    /// It is there and differs.
+    Change,
+    /// It is there and should not be.
+    Remove,
+    /// A command has to run.
+    Run,
+}
+
+/// A difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drift {
+    /// What has to be done.
+    pub action: Action,
+    /// What differs, in few words; may be empty.
+    pub detail: String,
+    /// Unified diff, or empty.
+    pub diff: String,
+}
+
+impl Drift {
+    /// Without a diff.
+    pub fn new(action: Action, detail: impl Into<String>) -> Drift {
+        Drift { action, detail: detail.into(), diff: String::new() }
+    }
+
+    /// A change, if there is anything to change.
+    pub fn change(details: Vec<String>) -> Option<Drift> {
+        (!details.is_empty()).then(|| Drift::new(Action::Change, details.join(", ")))
+    }
+
+    fn describe(&self, done: bool) -> String {
+        let words = match (self.action, done) {
+            (Action::Create, true) => "created",
+            (Action::Create, false) => "would create",
+            (Action::Change, true) => "changed",
+            (Action::Change, false) => "would change",
+            (Action::Remove, true) => "removed",
+            (Action::Remove, false) => "would remove",
+            (Action::Run, true) => "ran",
+            (Action::Run, false) => "would run",
+        };
+        if self.detail.is_empty() { words.to_string() } else { format!("{words}: {}", self.detail) }
+    }
+}
+
+/// Brings one resource to its state, or only looks.
+pub fn settle(statement: &mut dyn Statement, host: &mut Host, task: &Task<'_>) -> Verdict {
+    match try_settle(statement, host, task) {
+        Ok(verdict) => verdict,
+        Err(fault) => fault.verdict(),
+    }
+}
+
+fn try_settle(statement: &mut dyn Statement, host: &mut Host, task: &Task<'_>) -> Result<Verdict, Fault> {
+    let Some(drift) = statement.probe(host, task.diff)? else {
+        return Ok(Verdict { outcome: Outcome::Ok, message: String::new(), diff: String::new() });
+    };
+    statement.spare_self(host)?;
+    if task.enforce {
+        let done = statement.converge(host);
+        // A path may mean another directory now.
+        host.root.forget();
+        done?;
+        if let Some(rest) = statement.probe(host, false)? {
+            return Err(Fault::Failed(format!("it still differs after it was {}", rest.describe(true))));
+        }
+    }
+    let message = drift.describe(task.enforce);
+    Ok(Verdict { outcome: Outcome::Changed, message, diff: drift.diff })
+}
+
+/// For statements about one path.
+pub fn spare_path(host: &mut Host, path: &str, tree: bool) -> Result<(), Fault> {
+    host.spare_self(path, if tree { Reach::Tree } else { Reach::Name })
+}

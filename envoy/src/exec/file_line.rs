@@ -1,0 +1,256 @@
+//! `file_line`: a line is in a file, or is not. What the file should be is a pure function of what it is ([`edit`]);
+//! the file is then replaced whole. Lines are bytes: a file need not be UTF-8, but a pattern matches only lines that are.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
+
+use common::policy::params::{self, Position};
+use nix::sys::stat::FileStat;
+use regex_lite::Regex;
+
+use super::contract::{Action, Drift, Statement, settle, spare_path};
+use super::diff::unified;
+use super::fault::Fault;
+use super::file::put;
+use super::host::Host;
+use super::read::Reader;
+use crate::plan::{Task, Verdict};
+
+/// Bytes of a file whose lines are managed.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+/// Bytes that a compiled pattern may take.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+
+/// Settles one `file_line`.
+pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
+    match Wanted::read(task) {
+        Ok(mut wanted) => settle(&mut wanted, host, task),
+        Err(fault) => fault.verdict(),
+    }
+}
+
+struct Wanted<'t> {
+    path: Cow<'t, str>,
+    rule: Rule<'t>,
+}
+
+/// What is to be done to the lines.
+#[derive(Debug)]
+struct Rule<'t> {
+    present: bool,
+    line: Option<Cow<'t, str>>,
+    pattern: Option<Regex>,
+    place: Where,
+}
+
+/// Where a new line goes.
+#[derive(Debug)]
+enum Where {
+    End,
+    Begin,
+    After(Regex),
+    Before(Regex),
+}
+
+impl<'t> Wanted<'t> {
+    fn read(task: &'t Task<'t>) -> Result<Wanted<'t>, Fault> {
+        let table = params::find("file_line").ok_or_else(|| Fault::Parameter(params::unknown_type("file_line")))?;
+        let reader = Reader::try_new(table, task.params)?;
+        let position = reader.text("position").unwrap_or(Cow::Borrowed("end"));
+        let rule = Rule {
+            present: reader.is("state", "present", "present"),
+            line: reader.text("line"),
+            pattern: reader.text("match_pattern").map(|text| pattern("match_pattern", &text)).transpose()?,
+            place: match Position::parse(&position) {
+                Some(Position::Begin) => Where::Begin,
+                Some(Position::After(text)) => Where::After(pattern("position", text)?),
+                Some(Position::Before(text)) => Where::Before(pattern("position", text)?),
+                Some(Position::End) | None => Where::End,
+            },
+        };
+        match &rule.line {
+            Some(line) if line.contains('\n') => Err(Fault::Parameter("`line` must be one line".to_string())),
+            None if rule.present => Err(Fault::Parameter(table.missing("line"))),
+            None if rule.pattern.is_none() => Err(Fault::Parameter(table.missing("line"))),
+            _ => Ok(Wanted { path: reader.path("target_path"), rule }),
+        }
+    }
+
+    fn load(&self, host: &mut Host) -> Result<Option<(File, FileStat, Vec<u8>)>, Fault> {
+        let Some(place) = host.locate(&self.path)? else { return Ok(None) };
+        let Some((mut file, stat)) = host.open_file(&place, &self.path)? else { return Ok(None) };
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        if size > FILE_BYTES_MAX {
+            let message =
+                format!("{} has {size} bytes; lines of files over {FILE_BYTES_MAX} are not managed", self.path);
+            return Err(Fault::Refused(message));
+        }
+        // One more than there is, so that one read also meets the end.
+        let mut bytes = Vec::with_capacity(size as usize + 1);
+        (&mut file).take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(Fault::io("read", &self.path))?;
+        Ok(Some((file, stat, bytes)))
+    }
+}
+
+impl Statement for Wanted<'_> {
+    fn probe(&mut self, host: &mut Host, diff: bool) -> Result<Option<Drift>, Fault> {
+        let loaded = self.load(host)?;
+        let old = loaded.as_ref().map_or(&[][..], |(_, _, bytes)| bytes);
+        let Some(new) = edit(old, &self.rule).map_err(|error| Fault::Failed(format!("{}: {error}", self.path)))? else {
+            return Ok(None);
+        };
+        let action = if loaded.is_some() { Action::Change } else { Action::Create };
+        let diff = if diff { unified(&self.path, old, &new) } else { String::new() };
+        Ok(Some(Drift { diff, ..Drift::new(action, "") }))
+    }
+
+    fn converge(&mut self, host: &mut Host) -> Result<(), Fault> {
+        let loaded = self.load(host)?;
+        let place = host.locate_to_write(&self.path)?;
+        let old = loaded.as_ref().map_or(&[][..], |(_, _, bytes)| bytes);
+        match edit(old, &self.rule).map_err(|error| Fault::Failed(format!("{}: {error}", self.path)))? {
+            Some(new) => put(host, &place, loaded.as_ref().map(|(file, stat, _)| (file, stat)), &new, &self.path),
+            None => Ok(()),
+        }
+    }
+
+    fn spare_self(&self, host: &mut Host) -> Result<(), Fault> {
+        spare_path(host, &self.path, false)
+    }
+}
+
+fn pattern(name: &str, text: &str) -> Result<Regex, Fault> {
+    let built = regex_lite::RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
+    built.map_err(|error| Fault::Parameter(format!("`{name}`: {error}")))
+}
+
+/// The new content, or `None` where the old one is right already. Applied to its own result it always gives `None`.
+///
+/// A line that matches the pattern becomes the wanted line. Where the wanted line is there already, such a line only goes:
+/// otherwise it would be there twice. More than one match is ambiguous and an error.
+fn edit(old: &[u8], rule: &Rule<'_>) -> Result<Option<Vec<u8>>, String> {
+    let lines: Vec<&[u8]> = old.split_inclusive(|byte| *byte == b'\n').collect();
+    let wanted = rule.line.as_deref().map(str::as_bytes);
+    let is_wanted = |line: &[u8]| wanted == Some(bare(line));
+    let matches = |line: &[u8]| rule.pattern.as_ref().is_some_and(|pattern| fits(pattern, line));
+    if !rule.present {
+        // With a pattern, the lines that match it; the line itself too where one is given.
+        let keep = |line: &&&[u8]| !(is_wanted(line) || matches(line));
+        let kept: Vec<u8> = lines.iter().filter(keep).flat_map(|line| line.iter().copied()).collect();
+        return Ok((kept.len() != old.len()).then_some(kept));
+    }
+    let wanted = wanted.unwrap_or_default();
+    let there = lines.iter().any(|line| is_wanted(line));
+    let mut others = (0..lines.len()).filter(|at| matches(lines[*at]) && !is_wanted(lines[*at]));
+    let (other, another) = (others.next(), others.next());
+    match (there, other) {
+        (_, Some(at)) if another.is_some() => Err(format!(
+            "{} lines match the pattern, among them line {}; make it match one",
+            2 + others.count(),
+            at + 1
+        )),
+        (true, None) => Ok(None),
+        (true, Some(at)) => Ok(Some(join(&lines, at, 1, None))),
+        (false, Some(at)) => Ok(Some(join(&lines, at, 1, Some(wanted)))),
+        (false, None) => Ok(Some(join(&lines, insert_at(&lines, &rule.place), 0, Some(wanted)))),
+    }
+}
+
+fn insert_at(lines: &[&[u8]], place: &Where) -> usize {
+    match place {
+        Where::Begin => 0,
+        Where::End => lines.len(),
+        Where::After(pattern) => lines.iter().rposition(|line| fits(pattern, line)).map_or(lines.len(), |at| at + 1),
+        Where::Before(pattern) => lines.iter().position(|line| fits(pattern, line)).unwrap_or(lines.len()),
+    }
+}
+
+/// Lines with `gone` of them at `at` taken out and a new one put there. Every line before another ends in a newline.
+fn join(lines: &[&[u8]], at: usize, gone: usize, new: Option<&[u8]>) -> Vec<u8> {
+    let mut out = Vec::new();
+    let push = |line: &[u8], out: &mut Vec<u8>| {
+        out.extend_from_slice(line);
+        if !line.ends_with(b"\n") {
+            out.push(b'\n');
+        }
+    };
+    lines[..at].iter().for_each(|line| push(line, &mut out));
+    if let Some(new) = new {
+        // A file with DOS line ends keeps them.
+        let dos = lines.first().is_some_and(|line| line.ends_with(b"\r\n"));
+        push(&[new, if dos { b"\r\n" } else { b"\n" }].concat(), &mut out);
+    }
+    lines[at + gone..].iter().for_each(|line| out.extend_from_slice(line));
+    out
+}
+
+fn bare(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+fn fits(pattern: &Regex, line: &[u8]) -> bool {
+    std::str::from_utf8(bare(line)).is_ok_and(|text| pattern.is_match(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(line: &str, pattern: &str, position: &str, present: bool) -> Rule<'static> {
+        let regex = |text: &str| Regex::new(text).unwrap();
+        Rule {
+            present,
+            line: (!line.is_empty()).then(|| Cow::Owned(line.to_string())),
+            pattern: (!pattern.is_empty()).then(|| regex(pattern)),
+            place: match Position::parse(position).unwrap() {
+                Position::Begin => Where::Begin,
+                Position::End => Where::End,
+                Position::After(text) => Where::After(regex(text)),
+                Position::Before(text) => Where::Before(regex(text)),
+            },
+        }
+    }
+
+    #[test]
+    fn lines_come_go_and_are_replaced_and_a_second_edit_finds_nothing() {
+        for (old, line, pattern, position, present, new) in [
+            ("", "a", "", "end", true, Some("a\n")),
+            ("b", "a", "", "end", true, Some("b\na\n")),
+            ("b\n", "a", "", "begin", true, Some("a\nb\n")),
+            ("b\na\n", "a", "", "end", true, None),
+            ("b\na", "a", "", "end", true, None),
+            ("x=1\ny=2\n", "x=3", "^x=", "end", true, Some("x=3\ny=2\n")),
+            ("#p no\nq\np yes\n", "p yes", "^#?p ", "end", true, Some("q\np yes\n")),
+            ("#p no\nq\n", "p yes", "^#p ", "end", true, Some("p yes\nq\n")),
+            ("a\nb\na\n", "n", "", "after:^a", true, Some("a\nb\na\nn\n")),
+            ("a\nb\n", "n", "", "before:^b", true, Some("a\nn\nb\n")),
+            ("a\nb", "n", "", "after:^zz", true, Some("a\nb\nn\n")),
+            ("a\r\nb\r\n", "n", "", "end", true, Some("a\r\nb\r\nn\r\n")),
+            ("a\r\nn\r\n", "n", "", "end", true, None),
+            ("a\nb\na\n", "a", "", "end", false, Some("b\n")),
+            ("a\nab\nb\n", "", "^a", "end", false, Some("b\n")),
+            ("b\n", "a", "^a", "end", false, None),
+            ("\n", "", "^$", "end", false, Some("")),
+        ] {
+            let rule = rule(line, pattern, position, present);
+            let found = edit(old.as_bytes(), &rule).unwrap();
+            assert_eq!(
+                found.as_deref().map(|b| std::str::from_utf8(b).unwrap()),
+                new,
+                "{old:?} {line} {pattern} {position}"
+            );
+            let settled = found.unwrap_or(old.into());
+            assert_eq!(edit(&settled, &rule), Ok(None), "{old:?} {line} {pattern} {position}");
+        }
+    }
+
+    #[test]
+    fn ambiguous_patterns_and_foreign_bytes_are_handled() {
+        let error = edit(b"x=1\nx=2\n", &rule("x=3", "^x=", "end", true)).unwrap_err();
+        assert!(error.starts_with("2 lines match"), "{error}");
+        let found = edit(b"\xff\xfe\nx=1\n", &rule("x=3", "^x=", "end", true)).unwrap().unwrap();
+        assert_eq!(found, b"\xff\xfe\nx=3\n");
+    }
+}

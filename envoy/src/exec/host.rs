@@ -1,0 +1,384 @@
+//! What every executor works with: the root, the accounts, the clock, the files of the policy, and the refusal to harm the
+//! agent itself. One per run.
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::bundle::BlobRef;
+use common::crypto::sha256;
+use common::ids::Uuid;
+use common::limits;
+use common::sys::Clock;
+use common::time::Mono;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+
+use super::fault::Fault;
+use super::input::{Blob, Blobs, RunInput};
+use super::read::Reader;
+use crate::sys::accounts::{Accounts, User};
+use crate::sys::child::{self, Finished, RunAs, Spec, StopFlag};
+use crate::sys::root::{Place, Root, WalkError, real_path};
+
+/// Where commands are looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The host, as one run sees it.
+pub struct Host {
+    /// Paths are looked up below this.
+    pub root: Root,
+    /// Scratch space for reading.
+    pub buffer: Vec<u8>,
+    accounts: Option<Accounts>,
+    privileged: bool,
+    sysroot: Option<PathBuf>,
+    run_id: Uuid,
+    clock: Clock,
+    stop: Arc<StopFlag>,
+    blobs: Arc<dyn Blobs>,
+    protected: Vec<PathBuf>,
+    notes: Vec<String>,
+}
+
+/// What a resource is about to do to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Writes or removes this name.
+    Name,
+    /// The same, and everything below it.
+    Tree,
+}
+
+/// A command to run.
+pub struct Order<'c> {
+    /// A line for the shell, or a program and its arguments.
+    pub argv: Vec<OsString>,
+    /// Directory below the root; `None` is the root.
+    pub cwd: Option<&'c str>,
+    /// As whom.
+    pub user: Option<&'c str>,
+    /// On top of the usual.
+    pub environment: &'c [(String, String)],
+    /// Standard input.
+    pub stdin: &'c [u8],
+    /// Bits that new files do not get.
+    pub umask: u32,
+    /// It ends by then.
+    pub deadline: Mono,
+}
+
+impl Host {
+    /// For one run.
+    pub fn try_new(input: &RunInput) -> Result<Host, Fault> {
+        let root = Root::try_new(input.sysroot.as_deref())?;
+        let protected = if input.allow_self { &[][..] } else { &input.protected };
+        let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        Ok(Host {
+            root,
+            buffer: vec![0; 64 << 10],
+            accounts: None,
+            privileged: nix::unistd::geteuid().is_root(),
+            sysroot: input.sysroot.as_ref().map(real),
+            run_id: input.order.run_id,
+            clock: input.clock.clone(),
+            stop: Arc::clone(&input.stop),
+            blobs: Arc::clone(&input.blobs),
+            protected: protected.iter().map(real).collect(),
+            notes: Vec::new(),
+        })
+    }
+
+    /// What the whole run should say once.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Owner and group that a resource asks for, as numbers; nothing without the right to set them.
+    pub fn owners(&mut self, reader: &Reader<'_>) -> Result<(Option<u32>, Option<u32>), Fault> {
+        let (owner, group) = (reader.text("owner"), reader.text("group"));
+        if owner.is_none() && group.is_none() {
+            return Ok((None, None));
+        }
+        if !self.privileged {
+            self.note("owners and groups are left alone: the agent does not run as root");
+            return Ok((None, None));
+        }
+        let uid = owner.map(|name| {
+            let missing = || Fault::Failed(format!("there is no user `{name}` in /etc/passwd"));
+            self.look_up(|accounts| accounts.uid(&name)).ok_or_else(missing)
+        });
+        let gid = group.map(|name| {
+            let missing = || Fault::Failed(format!("there is no group `{name}` in /etc/group"));
+            self.look_up(|accounts| accounts.gid(&name)).ok_or_else(missing)
+        });
+        Ok((uid.transpose()?, gid.transpose()?))
+    }
+
+    /// Whether owners can be set.
+    pub fn is_privileged(&self) -> bool {
+        self.privileged
+    }
+
+    /// The parent of a path, or `None` where a parent is missing: then the path itself is.
+    pub fn locate<'p>(&mut self, path: &'p str) -> Result<Option<Place<'p>>, Fault> {
+        match self.root.locate(path) {
+            Ok(place) => Ok(Some(place)),
+            Err(WalkError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The same for writing: a missing parent is a fault.
+    pub fn locate_to_write<'p>(&mut self, path: &'p str) -> Result<Place<'p>, Fault> {
+        self.root.locate(path).map_err(|error| match error {
+            WalkError::Missing { path } => {
+                Fault::Failed(format!("the directory {path} does not exist: declare it, and depend on it"))
+            }
+            error => error.into(),
+        })
+    }
+
+    /// What is at a place, links not followed.
+    pub fn stat(&self, place: &Place<'_>, path: &str) -> Result<Option<FileStat>, Fault> {
+        match fstatat(place.dir.as_fd(), place.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(Fault::io("look at", path)(errno)),
+        }
+    }
+
+    /// Opens a regular file to read, without following a link or waiting for a FIFO. `None` where there is nothing.
+    pub fn open_file(&self, place: &Place<'_>, path: &str) -> Result<Option<(File, FileStat)>, Fault> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let fd = match openat(place.dir.as_fd(), place.name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::ENOENT) => return Ok(None),
+            // A link says ELOOP, a socket ENXIO: name them.
+            Err(errno @ (Errno::ELOOP | Errno::ENXIO | Errno::ENODEV)) => {
+                return match self.stat(place, path)? {
+                    Some(stat) => Err(not_a(&stat, "a regular file", path)),
+                    None => Err(Fault::io("open", path)(errno)),
+                };
+            }
+            Err(errno) => return Err(Fault::io("open", path)(errno)),
+        };
+        let stat = nix::sys::stat::fstat(fd.as_fd()).map_err(Fault::io("look at", path))?;
+        match kind_of(&stat) {
+            SFlag::S_IFREG => Ok(Some((File::from(fd), stat))),
+            _ => Err(not_a(&stat, "a regular file", path)),
+        }
+    }
+
+    /// Refuses what would harm the agent itself.
+    pub fn spare_self(&mut self, path: &str, reach: Reach) -> Result<(), Fault> {
+        if self.protected.is_empty() {
+            return Ok(());
+        }
+        let Some(place) = self.locate(path)? else { return Ok(()) };
+        let base = real_path(&place.dir).unwrap_or_else(|| {
+            let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+            self.root.path().join(parent.trim_start_matches('/'))
+        });
+        let real = base.join(place.name);
+        match self.protected.iter().find(|own| real.starts_with(own) || reach == Reach::Tree && own.starts_with(&real))
+        {
+            Some(own) => Err(refuse_self(own)),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses commands that would plainly stop, remove or overwrite the agent. A plea, not a fence: a shell can hide
+    /// anything.
+    pub fn spare_self_from(&self, command: &str) -> Result<(), Fault> {
+        const HARMFUL: [&str; 20] = [
+            "stop",
+            "kill",
+            "pkill",
+            "killall",
+            "disable",
+            "mask",
+            "rm",
+            "rmdir",
+            "unlink",
+            "mv",
+            "cp",
+            "install",
+            "dd",
+            "tee",
+            "truncate",
+            "shred",
+            "remove",
+            "purge",
+            "erase",
+            "uninstall",
+        ];
+        if self.protected.is_empty() {
+            return Ok(());
+        }
+        let words =
+            || command.split(|c: char| c.is_whitespace() || ";|&()<>'\"`".contains(c)).filter(|w| !w.is_empty());
+        let name = |word: &str| word.rsplit('/').next().unwrap_or(word).to_string();
+        let is_own = |word: &str| {
+            let agent = matches!(name(word).as_str(), "vigo-envoy" | "vigo-envoy.service");
+            agent || self.protected.iter().any(|own| Path::new(word).starts_with(own))
+        };
+        let harms = words().any(|word| HARMFUL.contains(&name(word).as_str())) || command.contains('>');
+        match words().find(|word| is_own(word)) {
+            Some(own) if harms => Err(refuse_self(Path::new(own))),
+            _ => Ok(()),
+        }
+    }
+
+    /// A file of the policy, opened, not yet compared with its hash.
+    pub fn open_blob(&self, blob: &BlobRef) -> Result<Box<dyn Read>, Fault> {
+        let missing =
+            || Fault::Blocked(format!("the content of {} is not here yet: waiting for the server", blob.path));
+        match self.blobs.find(&blob.sha256).ok_or_else(missing)? {
+            Blob::Bytes(bytes) => Ok(Box::new(std::io::Cursor::new(bytes))),
+            Blob::File(path) => match File::open(&path) {
+                Ok(file) => Ok(Box::new(file)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(missing()),
+                Err(error) => Err(Fault::io("open", &path.display().to_string())(error)),
+            },
+        }
+    }
+
+    /// A small file of the policy, whole, its hash compared.
+    pub fn read_blob(&self, blob: &BlobRef) -> Result<Vec<u8>, Fault> {
+        let mut bytes = Vec::new();
+        let most = limits::TEMPLATE_SOURCE_BYTES_MAX as u64 + 1;
+        self.open_blob(blob)?.take(most).read_to_end(&mut bytes).map_err(Fault::io("read", &blob.path))?;
+        match sha256(&[&bytes]) == blob.sha256 {
+            true => Ok(bytes),
+            false if bytes.len() as u64 == most => {
+                Err(Fault::Failed(format!("{} is too large for a template", blob.path)))
+            }
+            false => Err(damaged(blob)),
+        }
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&mut self, order: &Order<'_>) -> Result<Finished, Fault> {
+        let user = order.user.map(|name| self.user(name)).transpose()?;
+        let directory = self.working_directory(order.cwd)?;
+        let spec = Spec {
+            argv: order.argv.clone(),
+            environment: self.environment(user.as_ref(), order.environment),
+            directory,
+            run_as: user.map(|user| self.run_as(&user)),
+            umask: order.umask,
+            stdin: order.stdin,
+        };
+        let program = order.argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
+        child::run(&spec, &self.clock, order.deadline, &self.stop).map_err(Fault::io("start", &program))
+    }
+
+    /// The shell with a line for it.
+    pub fn shell(line: &str) -> Vec<OsString> {
+        ["/bin/sh", "-c", line].map(OsString::from).to_vec()
+    }
+
+    fn working_directory(&mut self, cwd: Option<&str>) -> Result<Arc<OwnedFd>, Fault> {
+        match cwd {
+            Some(path) => Ok(self.root.directory(path.trim_end_matches('/'))?),
+            None => Ok(self.root.top()),
+        }
+    }
+
+    fn environment(&self, user: Option<&User>, extra: &[(String, String)]) -> Vec<(OsString, OsString)> {
+        let mut all: Vec<(OsString, OsString)> = vec![
+            ("PATH".into(), PATH.into()),
+            ("HOME".into(), user.map_or("/root", |user| &user.home).into()),
+            ("LANG".into(), "C.UTF-8".into()),
+            ("VIGO_RUN_ID".into(), self.run_id.to_string().into()),
+        ];
+        if let Some(user) = user {
+            all.extend([("USER".into(), user.name.clone().into()), ("LOGNAME".into(), user.name.clone().into())]);
+        }
+        if let Some(sysroot) = &self.sysroot {
+            all.push(("VIGO_SYSROOT".into(), sysroot.into()));
+        }
+        all.extend(extra.iter().map(|(name, value)| (name.into(), value.into())));
+        all
+    }
+
+    fn user(&mut self, name: &str) -> Result<User, Fault> {
+        let user = self.look_up(|accounts| accounts.user(name));
+        let user = user.ok_or_else(|| Fault::Failed(format!("there is no user `{name}` in /etc/passwd")))?;
+        if self.privileged || user.uid == nix::unistd::geteuid().as_raw() {
+            return Ok(user);
+        }
+        Err(Fault::Failed(format!("cannot run as `{name}`: the agent does not run as root")))
+    }
+
+    fn run_as(&mut self, user: &User) -> RunAs {
+        let accounts = self.accounts.take().unwrap_or_else(|| Accounts::read(&mut self.root));
+        let groups = accounts.groups_of(user);
+        self.accounts = Some(accounts);
+        RunAs { uid: user.uid, gid: user.gid, groups }
+    }
+
+    /// Read once a run; again when a name is missing, because an earlier resource may have made it.
+    fn look_up<T>(&mut self, find: impl Fn(&Accounts) -> Option<T>) -> Option<T> {
+        if let Some(found) = self.accounts.as_ref().and_then(&find) {
+            return Some(found);
+        }
+        let accounts = self.accounts.insert(Accounts::read(&mut self.root));
+        find(accounts)
+    }
+
+    fn note(&mut self, text: &str) {
+        if !self.notes.iter().any(|known| known == text) {
+            self.notes.push(text.to_string());
+        }
+    }
+}
+
+fn refuse_self(own: &Path) -> Fault {
+    Fault::Refused(format!(
+        "{} belongs to the agent itself; a resource may touch it only with `allow_self: true` in the agent's configuration",
+        own.display()
+    ))
+}
+
+/// The stored file is not the one that the bundle names.
+pub fn damaged(blob: &BlobRef) -> Fault {
+    Fault::Blocked(format!("the stored content of {} is damaged: waiting for the server", blob.path))
+}
+
+/// File type bits.
+pub fn kind_of(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+/// Permission bits.
+pub fn mode_of(stat: &FileStat) -> u32 {
+    // The width of mode_t differs between platforms.
+    #[allow(clippy::unnecessary_cast, reason = "mode_t is u16 elsewhere")]
+    let mode = stat.st_mode as u32;
+    mode & 0o7777
+}
+
+/// Something else is in the way.
+pub fn not_a(stat: &FileStat, wanted: &str, path: &str) -> Fault {
+    Fault::Refused(format!("{path} is {}, not {wanted}; it is left as it is", describe(stat)))
+}
+
+/// What a file is, for people.
+pub fn describe(stat: &FileStat) -> Cow<'static, str> {
+    Cow::Borrowed(match kind_of(stat) {
+        SFlag::S_IFREG => "a regular file",
+        SFlag::S_IFDIR => "a directory",
+        SFlag::S_IFLNK => "a symbolic link",
+        SFlag::S_IFIFO => "a FIFO",
+        SFlag::S_IFSOCK => "a socket",
+        SFlag::S_IFBLK | SFlag::S_IFCHR => "a device",
+        _ => "something unknown",
+    })
+}

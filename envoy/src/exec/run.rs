@@ -1,0 +1,104 @@
+//! The entry: one run, from its order to its report. Blocks until it is over; never panics on what a bundle says.
+
+use std::collections::BTreeMap;
+
+use common::bundle::Value;
+use common::outcome::Outcome;
+use common::policy::params::unknown_type;
+use common::policy::template::Scope;
+use common::time::Mono;
+
+use super::host::Host;
+use super::input::RunInput;
+use super::{command, directory, file, file_line, symlink};
+use crate::plan::{Hands, Options, Task, Verdict, walk};
+use crate::report::RunReport;
+
+/// One executor: brings a resource of its type to its state.
+type Executor = fn(&mut Host, &Task<'_>) -> Verdict;
+
+/// Every executor, by type.
+const EXECUTORS: [(&str, Executor); 5] = [
+    ("file", file::run),
+    ("exec", command::run),
+    ("directory", directory::run),
+    ("symlink", symlink::run),
+    ("file_line", file_line::run),
+];
+
+/// Runs a bundle.
+pub fn run(input: &RunInput) -> RunReport {
+    let started = input.clock.now();
+    let mut report = RunReport { run_id: input.order.run_id, started, ..RunReport::default() };
+    let mut host = match Host::try_new(input) {
+        Ok(host) => host,
+        Err(fault) => {
+            report.error = format!("the run could not start: {fault}");
+            return report;
+        }
+    };
+    let options = Options { dry_run: input.order.dry_run, diff: input.order.diff };
+    let mut worker = Worker { host: &mut host, input };
+    let (resources, interrupted) = walk(&input.order.bundle, &|| scope(input), options, &mut worker);
+    if interrupted {
+        let left = resources
+            .iter()
+            .filter(|one| one.outcome == Outcome::Skipped && one.message.contains("interrupted"))
+            .count();
+        report.error = format!("the run was interrupted: {left} of {} resources were not checked", resources.len());
+    }
+    report.resources = resources;
+    report.interrupted = interrupted;
+    report.notes = host.take_notes();
+    report.duration_ms = input.clock.now().mono.since(started.mono);
+    report
+}
+
+struct Worker<'r> {
+    host: &'r mut Host,
+    input: &'r RunInput,
+}
+
+impl Hands for Worker<'_> {
+    fn now(&mut self) -> Mono {
+        self.input.clock.now().mono
+    }
+
+    fn stopping(&self) -> bool {
+        self.input.stop.grace_ms().is_some()
+    }
+
+    fn pause(&mut self, ms: u64) {
+        // In short pieces, so that a stop is heard.
+        let until = self.now() + ms;
+        while !self.stopping() && self.now() < until {
+            self.input.clock.pause(until.since(self.now()).min(PAUSE_PIECE_MS));
+        }
+    }
+
+    fn settle(&mut self, task: &Task<'_>) -> Verdict {
+        match EXECUTORS.iter().find(|(kind, _)| *kind == task.kind) {
+            Some((_, executor)) => executor(self.host, task),
+            None => Verdict {
+                outcome: Outcome::Failed,
+                message: format!("{}: this agent is older than the policy, upgrade it", unknown_type(task.kind)),
+                diff: String::new(),
+            },
+        }
+    }
+}
+
+/// How often a stop is looked for between attempts, in milliseconds.
+const PAUSE_PIECE_MS: u64 = 100;
+
+fn scope(input: &RunInput) -> Scope {
+    let text = |text: &str| Value::Str(text.to_string());
+    let order = &input.order;
+    let envoy = BTreeMap::from([
+        ("environment".to_string(), text(&order.bundle.environment)),
+        ("hostname".to_string(), text(&order.hostname)),
+        ("uuid".to_string(), Value::Str(input.uuid.to_string())),
+    ]);
+    let traits = order.traits.iter().map(|tree| (tree.name.clone(), tree.value.clone())).collect();
+    Scope::new(&order.bundle.vars, &serde_json::Value::Object(traits), &envoy)
+}

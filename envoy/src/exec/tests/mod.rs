@@ -1,0 +1,11 @@
+//! The contract suite: one set of cases that serves every executor, over real files in a scratch directory, through the
+//! same entry as the daemon. What is particular to a type is in its own file beside this one.
+
+mod command;
+mod directory;
+mod file;
+mod file_line;
+mod runner;
+mod sandbox;
+mod suite;
+mod symlink;

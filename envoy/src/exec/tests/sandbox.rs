@@ -1,0 +1,192 @@
+//! A scratch root, runs in it, and pictures of it to compare.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use common::bundle::{BlobRef, Bundle, Resource, Value};
+use common::crypto::sha256;
+use common::ids::{Hash32, Uuid};
+use common::outcome::Outcome;
+use common::sys::Clock;
+
+use crate::agent::{RunOrder, TraitTree};
+use crate::exec::{Blob, Blobs, RunInput, run};
+use crate::report::{ResourceReport, RunReport};
+use crate::sys::child::StopFlag;
+
+pub type Params = Vec<(&'static str, Value)>;
+
+pub fn text(text: &str) -> Value {
+    Value::Str(text.to_string())
+}
+
+#[derive(Default)]
+pub struct Store(pub Mutex<BTreeMap<Hash32, Blob>>);
+
+impl Blobs for Store {
+    fn find(&self, hash: &Hash32) -> Option<Blob> {
+        self.0.lock().unwrap().get(hash).cloned()
+    }
+}
+
+pub struct Sandbox {
+    pub dir: tempfile::TempDir,
+    pub store: Arc<Store>,
+    pub blobs: Vec<BlobRef>,
+    pub protected: Vec<PathBuf>,
+    pub allow_self: bool,
+    pub stop: Arc<StopFlag>,
+}
+
+impl Sandbox {
+    pub fn new() -> Sandbox {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        Sandbox {
+            dir,
+            store: Arc::default(),
+            blobs: Vec::new(),
+            protected: Vec::new(),
+            allow_self: false,
+            stop: Arc::default(),
+        }
+    }
+
+    /// Where the sandbox keeps what policy calls `/d/x`.
+    pub fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path.trim_start_matches('/'))
+    }
+
+    pub fn blob(&mut self, path: &str, content: &[u8]) -> Hash32 {
+        let sha256 = sha256(&[content]);
+        self.blobs.push(BlobRef { sha256, size: content.len() as u64, path: path.to_string() });
+        self.store.0.lock().unwrap().insert(sha256, Blob::Bytes(Bytes::copy_from_slice(content)));
+        sha256
+    }
+
+    pub fn input(&self, resources: Vec<Resource>, dry_run: bool) -> RunInput {
+        let vars = BTreeMap::from([("port".to_string(), Value::Int(80))]);
+        let bundle = Bundle { resources, vars, blobs: self.blobs.clone(), ..Bundle::default() };
+        let traits = vec![TraitTree { name: "os".into(), value: serde_json::json!({"arch": "x"}), volatile: false }];
+        RunInput {
+            order: RunOrder {
+                run_id: Uuid::from_bytes([7; 16]),
+                bundle: Arc::new(bundle),
+                traits: Arc::new(traits),
+                hostname: "web-1".to_string(),
+                dry_run,
+                diff: true,
+            },
+            uuid: Uuid::from_bytes([9; 16]),
+            sysroot: Some(self.dir.path().to_path_buf()),
+            blobs: Arc::clone(&self.store) as Arc<dyn Blobs>,
+            allow_self: self.allow_self,
+            protected: self.protected.clone(),
+            stop: Arc::clone(&self.stop),
+            clock: Clock::system(),
+        }
+    }
+
+    pub fn run_all(&self, resources: Vec<Resource>) -> RunReport {
+        run(&self.input(resources, false))
+    }
+
+    pub fn apply(&self, kind: &str, params: &Params) -> ResourceReport {
+        one(run(&self.input(vec![resource("r", kind, params)], false)))
+    }
+
+    pub fn look(&self, kind: &str, params: &Params) -> ResourceReport {
+        one(run(&self.input(vec![resource("r", kind, params)], true)))
+    }
+
+    /// Applies, and checks the outcome.
+    pub fn expect(&self, kind: &str, params: &Params, outcome: Outcome) -> ResourceReport {
+        let report = self.apply(kind, params);
+        assert_eq!(report.outcome, outcome, "{kind} {params:?}: {}", report.message);
+        report
+    }
+
+    /// Everything in it, with times: two equal pictures mean that nothing was written.
+    pub fn picture(&self) -> BTreeMap<PathBuf, String> {
+        let mut picture = BTreeMap::new();
+        paint(self.dir.path(), &mut picture);
+        picture
+    }
+}
+
+pub fn resource(name: &str, kind: &str, params: &Params) -> Resource {
+    let params = params.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+    Resource { name: name.into(), kind: kind.into(), params, timeout_ms: 60_000, ..Resource::default() }
+}
+
+fn one(report: RunReport) -> ResourceReport {
+    assert_eq!((report.resources.len(), report.error.as_str()), (1, ""));
+    report.resources.into_iter().next().unwrap()
+}
+
+fn paint(path: &Path, picture: &mut BTreeMap<PathBuf, String>) {
+    let meta = path.symlink_metadata().unwrap();
+    let kind = meta.file_type();
+    let inside = if kind.is_symlink() {
+        format!("{:?}", fs::read_link(path).unwrap())
+    } else if kind.is_file() && meta.len() < 1 << 20 {
+        format!("{:?}", fs::read(path).unwrap())
+    } else {
+        String::new()
+    };
+    let stamp =
+        format!("{:?} {:o} {}:{} {}.{}", kind, meta.mode(), meta.uid(), meta.gid(), meta.mtime(), meta.mtime_nsec());
+    picture.insert(path.to_path_buf(), format!("{stamp} {} {inside}", meta.len()));
+    if kind.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| paint(&entry.unwrap().path(), picture));
+    }
+}
+
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+pub fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+pub fn mode(path: &Path) -> u32 {
+    path.symlink_metadata().unwrap().mode() & 0o7777
+}
+
+pub fn fifo(path: &Path) {
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+}
+
+pub fn foreign_name() -> &'static OsStr {
+    OsStr::from_bytes(b"n\xff\xfe")
+}
+
+/// A small file system of its own at a path; gone when dropped. `None` without the right to mount.
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    pub fn tmpfs(path: &Path, options: &str) -> Option<Mounted> {
+        fs::create_dir_all(path).unwrap();
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("none"), path, Some("tmpfs"), flags, Some(options)).ok()?;
+        Some(Mounted(path.to_path_buf()))
+    }
+
+    pub fn make_read_only(&self) {
+        let flags = nix::mount::MsFlags::MS_REMOUNT | nix::mount::MsFlags::MS_RDONLY;
+        nix::mount::mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>).unwrap();
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
