@@ -3,6 +3,7 @@
 //! [`Cache`] is the interface; [`MemoryCache`] keeps everything in memory, for the simulator and for a host whose disk
 //! refuses altogether.
 
+mod blobs;
 mod check;
 pub mod codec;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod lmdb;
 mod memory;
 mod open;
 mod ops;
+mod owner;
 mod pages;
 mod probe;
 mod salvage;
@@ -21,6 +23,8 @@ mod scan;
 mod seal;
 mod walk;
 
+pub use blobs::Blobs;
 pub use memory::MemoryCache;
 pub use open::{LOCK_FILE, OpenError, Options, Store};
 pub use ops::*;
+pub use owner::{Answer, Owner, Request};
