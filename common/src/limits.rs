@@ -44,6 +44,14 @@ pub const TEMPLATE_OUTPUT_BYTES_MAX: usize = 1 << 20;
 pub const TEMPLATE_FUEL: u64 = 200_000;
 /// Nesting of values in policy and on the wire.
 pub const VALUE_DEPTH_MAX: usize = 32;
+/// Files of one policy tree.
+pub const TREE_FILES_MAX: usize = 100_000;
+/// Bytes of the policy files and templates of one tree, which the compiler holds in memory.
+pub const TREE_BYTES_MAX: u64 = 256 << 20;
+/// Nesting of directories in a policy tree.
+pub const TREE_DEPTH_MAX: usize = 16;
+/// Published trees that are kept for rollback.
+pub const PUBLISHES_KEPT_MAX: usize = 20;
 /// Bytes of one YAML file (`.vgo`, `server.yaml`, `envoy.yaml`).
 pub const YAML_BYTES_MAX: usize = 4 << 20;
 /// Nesting of a YAML file: a value of policy and what stands around it.

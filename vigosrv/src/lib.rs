@@ -6,5 +6,6 @@ pub mod fleet;
 pub mod fuzz;
 pub mod keys;
 pub mod policy;
+pub mod publish;
 mod rpc;
 pub mod store;

@@ -124,6 +124,18 @@ pub fn check_private(path: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
+/// Gives a file to its owner, where this process acts for another user.
+pub fn hand_over(path: &Path, owner: Option<Owner>) -> Result<(), FileError> {
+    give(path, owner).map_err(|e| FileError::new("change the owner of", path, &e))
+}
+
+/// Makes everything durable that was written to the file system of a directory.
+pub fn sync_file_system(dir: &Path) -> Result<(), FileError> {
+    let wrap = |e| FileError::new("sync", dir, &e);
+    let file = File::open(dir).map_err(wrap)?;
+    nix::unistd::syncfs(&file).map_err(|errno| wrap(errno.into()))
+}
+
 /// Makes the names in a directory durable.
 pub fn sync_dir(path: &Path) -> Result<(), FileError> {
     let wrap = |e| FileError::new("sync", path, &e);

@@ -2,6 +2,7 @@
 //!
 //! A core: files come in as bytes, nothing here reads a disk. All errors of a tree are found at once.
 
+mod changes;
 mod compile;
 mod compiled;
 mod hosts;
@@ -9,6 +10,7 @@ mod load;
 mod resolve;
 mod tree;
 
+pub use changes::{Changes, Difference};
 pub use compile::compile;
 pub use compiled::{Compiled, Mapping};
 pub use tree::{File, Tree};
