@@ -69,7 +69,7 @@ const COMMON: Crate = Crate {
         row("proto", Kind::Core, &["chain", "ids", "limits", "outcome"]),
         row("bundle", Kind::Core, &["crypto", "ids", "limits", "proto"]),
         row("yaml", Kind::Core, &["limits", "units"]),
-        row("policy", Kind::Core, &["bundle", "ids", "limits", "units", "glob", "yaml"]),
+        row("policy", Kind::Core, &["bundle", "crypto", "glob", "ids", "limits", "units", "yaml"]),
         row("settings", Kind::Core, &["glob", "ids", "limits", "units", "yaml"]),
         row("fuzz", Kind::Core, &["bundle", "chain", "crypto", "ids", "limits", "proto", "rng"]),
         row("cli", Kind::Sys, &["time", "units"]),
