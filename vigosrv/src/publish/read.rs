@@ -67,7 +67,7 @@ impl Reader<'_> {
             let shown = inner.display().to_string();
             match std::fs::symlink_metadata(self.from.join(&inner)) {
                 Ok(found) if found.is_dir() => self.directory(&inner, depth + 1)?,
-                Ok(found) if !is_wanted(&shown) && !(found.is_symlink() && is_in_folder(&shown)) => {}
+                Ok(found) if !is_wanted(&shown) && (!found.is_symlink() || !is_in_folder(&shown)) => {}
                 Ok(found) if found.is_file() => self.file(&inner, &shown, &found)?,
                 Ok(found) => {
                     let kind = if found.is_symlink() { "a symbolic link" } else { "no regular file" };
