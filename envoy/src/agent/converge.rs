@@ -1,0 +1,308 @@
+//! A run, from the wish to the record. Checking in has no part in it: what is current when the traits are there is run.
+//!
+//! due -> gather traits -> order the run -> its report -> history, status, record -> one commit -> whoever waited is told.
+
+use std::sync::Arc;
+
+use common::bundle::Version;
+use common::chain::Lane;
+use common::crypto::sha256;
+use common::ids::{Hash32, Uuid};
+use common::limits;
+use common::log::Level;
+use common::outcome::Status;
+use common::proto::wire::run_result::Source;
+use common::time::{Mono, Wall};
+
+use super::config::Mode;
+use super::core::{Agent, Cx};
+use super::events::{Effect, RunOrder, Ticket, TraitTree};
+use super::gate::Applied;
+use super::status::LastRunDocument;
+use crate::cache::StoreOp;
+use crate::report::{RunContext, RunReport, run_result};
+
+/// All collectors together get this long, in milliseconds; then the run goes on with what was known last.
+const GATHER_TIMEOUT_MS: u64 = 60_000;
+
+/// The run under way.
+#[derive(Debug, Default)]
+pub(super) struct Converge {
+    pub(super) phase: Phase,
+    /// Why the last due run could not start: reported once for each cause.
+    pub(super) obstacle: String,
+}
+
+#[derive(Debug, Default)]
+pub(super) enum Phase {
+    #[default]
+    Idle,
+    /// Traits are being gathered.
+    Gathering { ticket: Ticket, until: Mono, manner: Manner },
+    /// The runner has it.
+    Running(Box<Running>),
+}
+
+/// How to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Manner {
+    pub(super) dry_run: bool,
+    pub(super) diff: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) run_id: Uuid,
+    pub(super) manner: Manner,
+    pub(super) bundle: Hash32,
+    pub(super) version: Version,
+    pub(super) source: Source,
+    pub(super) age_ms: u64,
+}
+
+impl Agent {
+    pub(super) fn settle_converge(&mut self, cx: &mut Cx<'_>) {
+        match &self.converge.phase {
+            Phase::Idle => {}
+            Phase::Gathering { until, manner, .. } if cx.now.mono >= *until => {
+                let manner = *manner;
+                cx.log(Level::Warn, "traits: the collectors do not end; going on with the last ones");
+                self.order(manner, cx);
+                return;
+            }
+            Phase::Gathering { .. } | Phase::Running(_) => return,
+        }
+        if self.term.is_some() {
+            return;
+        }
+        let asked = self.waiters_ready();
+        let due = self.mode == Mode::Daemon && self.schedule.due();
+        let Some(manner) = asked.or(due.then(Manner::default)) else { return };
+        if let Some(obstacle) = self.obstacle(cx) {
+            return self.cannot_run(obstacle, cx);
+        }
+        self.converge.obstacle.clear();
+        if !manner.dry_run {
+            self.schedule.begin();
+        }
+        let ticket = self.fresh_ticket();
+        let until = cx.now.mono + GATHER_TIMEOUT_MS;
+        self.converge.phase = Phase::Gathering { ticket, until, manner };
+        cx.out.push(Effect::GatherTraits { ticket });
+    }
+
+    /// What may be run now: for a dry run of one process also what just came and will not be kept.
+    pub(super) fn runnable(&self) -> Option<&Applied> {
+        let shadow = self.adoption.as_ref().and_then(|adoption| adoption.shadow());
+        shadow.or(self.gate.current())
+    }
+
+    /// Why no run can start.
+    pub(super) fn obstacle(&self, cx: &Cx<'_>) -> Option<String> {
+        let Some(applied) = self.runnable() else {
+            return Some("no policy has been assigned yet".into());
+        };
+        let expires = applied.expires_ms(self.notes.confirmed_ms)?;
+        (self.clock.now_ms(cx.now.mono) >= expires).then(|| {
+            let at = Wall(i64::try_from(expires).unwrap_or(i64::MAX));
+            format!("the policy ran out at {at}: no server has confirmed it within its max age")
+        })
+    }
+
+    fn cannot_run(&mut self, obstacle: String, cx: &mut Cx<'_>) {
+        self.schedule.give_up();
+        self.refuse_waiters(&obstacle, cx);
+        let never_assigned = self.runnable().is_none();
+        if self.converge.obstacle == obstacle {
+            return;
+        }
+        self.converge.obstacle.clone_from(&obstacle);
+        if never_assigned {
+            return;
+        }
+        // A run that could not start is a run: it is reported, once for each cause.
+        cx.log(Level::Error, format!("no run: {obstacle}"));
+        let run_id = Uuid::random(cx.rng);
+        let report = RunReport { run_id, started: cx.now, duration_ms: 0, resources: Vec::new(), error: obstacle };
+        let Some(running) = self.running(run_id, Manner::default(), cx) else { return };
+        self.record_run(&report, &running, cx);
+    }
+
+    pub(super) fn on_traits(&mut self, ticket: Ticket, trees: Arc<Vec<TraitTree>>, cx: &mut Cx<'_>) {
+        let Phase::Gathering { ticket: expected, manner, .. } = self.converge.phase else { return };
+        if expected != ticket {
+            return;
+        }
+        self.take_traits(trees, cx);
+        if self.term.is_some() {
+            self.converge.phase = Phase::Idle;
+            self.schedule.end();
+            return;
+        }
+        self.order(manner, cx);
+    }
+
+    /// Notes what changed; values go to disk with the run's record.
+    fn take_traits(&mut self, trees: Arc<Vec<TraitTree>>, cx: &mut Cx<'_>) {
+        let stable = |trees: &[TraitTree], tree: &TraitTree| trees.iter().any(|old| old == tree);
+        let mut changed = self.trait_hash == 0;
+        for tree in trees.iter().filter(|tree| !tree.volatile && !stable(&self.traits, tree)) {
+            changed = true;
+            let json = tree.value.to_string();
+            if json.len() > limits::TRAIT_TREE_BYTES_MAX {
+                let bytes = json.len();
+                cx.log(Level::Warn, format!("traits: tree {} has {bytes} bytes: neither kept nor sent", tree.name));
+                continue;
+            }
+            self.persist.put(StoreOp::SetTrait(tree.name.clone(), Some(json.into_bytes())), false);
+        }
+        let here = |name: &str| trees.iter().any(|tree| tree.name == name);
+        self.gone_traits.retain(|name| !here(name));
+        for old in self.traits.iter().filter(|old| !old.volatile && !here(&old.name)) {
+            changed = true;
+            self.gone_traits.push(old.name.clone());
+            self.persist.put(StoreOp::SetTrait(old.name.clone(), None), false);
+        }
+        self.traits = trees;
+        if changed {
+            self.trait_hash = trait_hash(&self.traits);
+        }
+    }
+
+    fn running(&self, run_id: Uuid, manner: Manner, cx: &Cx<'_>) -> Option<Running> {
+        let applied = self.runnable()?;
+        let live = self.checked_in.is_some_and(|(at, _)| {
+            self.lost_since.is_none() && cx.now.mono.since(at) <= 2 * self.schedule.interval_ms()
+        });
+        Some(Running {
+            run_id,
+            manner,
+            bundle: applied.assignment.bundle,
+            version: applied.assignment.version,
+            source: if live { Source::Live } else { Source::Cache },
+            age_ms: self.policy_age_ms(applied, cx.now.mono),
+        })
+    }
+
+    /// Milliseconds of server time since a server last named this policy.
+    pub(super) fn policy_age_ms(&self, applied: &Applied, now: Mono) -> u64 {
+        self.clock.now_ms(now).saturating_sub(self.notes.confirmed_ms.max(applied.assignment.issued_at_ms))
+    }
+
+    fn order(&mut self, manner: Manner, cx: &mut Cx<'_>) {
+        let run_id = Uuid::random(cx.rng);
+        let (Some(running), Some(applied)) = (self.running(run_id, manner, cx), self.runnable()) else {
+            self.converge.phase = Phase::Idle;
+            self.schedule.end();
+            return;
+        };
+        let order = RunOrder {
+            run_id,
+            bundle: applied.bundle.clone(),
+            traits: self.traits.clone(),
+            hostname: applied.assignment.hostname.clone(),
+            dry_run: manner.dry_run,
+            diff: manner.diff,
+        };
+        self.join_waiters(manner, run_id);
+        self.converge.phase = Phase::Running(Box::new(running));
+        cx.out.push(Effect::StartRun(Box::new(order)));
+    }
+
+    pub(super) fn on_run_done(&mut self, report: &RunReport, cx: &mut Cx<'_>) {
+        let running = match std::mem::take(&mut self.converge.phase) {
+            Phase::Running(running) if running.run_id == report.run_id => running,
+            other => {
+                self.converge.phase = other;
+                return;
+            }
+        };
+        if running.manner.dry_run {
+            let status = report.counts().status(false, 0, !report.error.is_empty());
+            return self.tell_waiters(report, &running, status, cx);
+        }
+        self.schedule.end();
+        let status = self.record_run(report, &running, cx);
+        self.tell_waiters(report, &running, status, cx);
+    }
+
+    fn record_run(&mut self, report: &RunReport, running: &Running, cx: &mut Cx<'_>) -> Status {
+        let complete = report.error.is_empty();
+        let judgement = self.history.judge(&report.resources, complete);
+        let counts = report.counts();
+        let status = counts.status(judgement.relapsed, judgement.consecutive, !complete);
+        let context = RunContext {
+            boot_id: self.boot_id.clone(),
+            bundle: running.bundle,
+            version: running.version,
+            source: running.source,
+            age_ms: running.age_ms,
+            status,
+        };
+        let result = run_result(report, &judgement.verdicts, &context);
+        let lane = self.queue.push_run(&result);
+        if lane == Lane::Routine && self.routine_since.is_none() {
+            self.routine_since = Some(cx.now.mono);
+        }
+        if self.persist.refuses() {
+            self.queue.fit_memory(cx.now.wall.0);
+        }
+        self.n_runs += 1;
+        (self.last_counts, self.last_status) = (counts, status);
+        self.last_run = Some(last_run(report));
+        if lane == Lane::Urgent {
+            let level = if counts.failed + counts.blocked > 0 || !complete { Level::Warn } else { Level::Info };
+            let (version, ms) = (running.version, report.duration_ms);
+            let error = if complete { String::new() } else { format!(": {}", report.error) };
+            cx.log(
+                level,
+                format!(
+                    "run {} of serial {}: {} ok, {} changed, {} failed, {} blocked, {} skipped in {ms} ms, {status}{error}",
+                    report.run_id,
+                    version.serial,
+                    counts.ok,
+                    counts.changed,
+                    counts.failed,
+                    counts.blocked,
+                    counts.skipped
+                ),
+            );
+        }
+        status
+    }
+
+    pub(super) fn converge_deadline(&self) -> Option<Mono> {
+        match &self.converge.phase {
+            Phase::Gathering { until, .. } => Some(*until),
+            Phase::Idle | Phase::Running(_) => None,
+        }
+    }
+}
+
+/// The resource-independent part of a run.
+pub(super) fn last_run(report: &RunReport) -> LastRunDocument {
+    let counts = report.counts();
+    LastRunDocument {
+        run_id: report.run_id.to_string(),
+        started: report.started.wall.to_string(),
+        duration_ms: report.duration_ms,
+        ok: counts.ok,
+        changed: counts.changed,
+        skipped: counts.skipped,
+        failed: counts.failed,
+        blocked: counts.blocked,
+        error: report.error.clone(),
+    }
+}
+
+/// First 8 bytes of the hash over the stable trees, names and JSON framed by length; never 0, which means "none yet".
+fn trait_hash(trees: &[TraitTree]) -> u64 {
+    let mut bytes = Vec::new();
+    for tree in trees.iter().filter(|tree| !tree.volatile) {
+        for text in [tree.name.clone(), tree.value.to_string()] {
+            bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+    }
+    sha256(&[b"vigo-traits-v1\0", &bytes]).short().max(1)
+}

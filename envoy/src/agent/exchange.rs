@@ -1,0 +1,454 @@
+//! What is said on an authenticated channel: first words about the queue, check-in, reports, pushes.
+//!
+//! One unary call at a time, in order of need; a held channel also carries the watch stream, and a blob stream runs beside.
+//! A report holds only committed records, and the queue forgets nothing before its answer. A channel that the server does
+//! not want held ends when there is nothing left to say.
+
+use bytes::Bytes;
+use common::chain::Lane;
+use common::limits;
+use common::log::Level;
+use common::proto::wire::check_in_reply::Result as Answer;
+use common::proto::wire::watch_event::Kind;
+use common::proto::{Code, Message, counts_to_wire, method, wire};
+use common::splay;
+use common::time::Mono;
+
+use super::adopt::Fetch;
+use super::config::Mode;
+use super::contact::{Contact, Failure, unary};
+use super::converge::Phase;
+use super::core::{Agent, Cx};
+use super::events::{CallId, Effect, LinkId, Ticket};
+use crate::cache::{CacheError, QueueRecord};
+use crate::report::{Next, Standing, incident};
+
+/// A call is given up this long after its own timeout, in milliseconds.
+const GUARD_MS: u64 = 5_000;
+/// A channel that is not held waits this long for the run that goes on beside it, in milliseconds.
+const LINGER_MS: u64 = 10_000;
+/// Routine records wait at most this long, or this many intervals, for company.
+const ROUTINE_WAIT_MS: u64 = 600_000;
+const ROUTINE_WAIT_INTERVALS: u64 = 10;
+/// Volatile trees ride along with a report at most this often, in milliseconds.
+const VOLATILE_MS: u64 = 300_000;
+
+/// An authenticated channel.
+#[derive(Debug)]
+pub(super) struct Up {
+    pub(super) link: LinkId,
+    pub(super) address: String,
+    /// The server wants it held.
+    hold: bool,
+    since: Mono,
+    /// What the server said of the queue, until the queue was brought in line with it.
+    standing: Option<Standing>,
+    /// Records are being read.
+    reading: Option<(Ticket, Lane, u64)>,
+    /// The unary call under way.
+    call: Option<(CallId, Kindof, Mono)>,
+    /// The blob under way.
+    pub(super) fetch: Option<Fetch>,
+    /// The watch stream.
+    watch: Option<CallId>,
+    /// A check-in was answered on this channel.
+    checked: bool,
+    /// Somebody asked for a check-in now.
+    pub(super) check_now: bool,
+    /// The server drains: when to come back.
+    pub(super) go_away: Option<Mono>,
+    /// Volatile trees went out with a report then.
+    volatile_at: Option<Mono>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kindof {
+    CheckIn,
+    /// With the stable trait trees of this hash, or without.
+    Report(Option<u64>, usize),
+}
+
+impl Up {
+    pub(super) fn new(link: LinkId, address: String, hold: bool, standing: Standing, now: Mono) -> Up {
+        Up {
+            link,
+            address,
+            hold,
+            since: now,
+            standing: Some(standing),
+            reading: None,
+            call: None,
+            fetch: None,
+            watch: None,
+            checked: false,
+            check_now: false,
+            go_away: None,
+            volatile_at: None,
+        }
+    }
+
+    /// When it must be looked at again.
+    pub(super) fn deadline(&self, next_check: Mono) -> Mono {
+        let own = self.call.map_or(next_check, |(_, _, deadline)| deadline);
+        let fetch = self.fetch.as_ref().map_or(own, |fetch| own.min(fetch.deadline));
+        if self.hold || self.call.is_some() { fetch } else { fetch.min(self.since + LINGER_MS + 1) }
+    }
+
+    /// It ended where it would have been ended: not held, nothing asked.
+    pub(super) fn was_done(&self) -> bool {
+        !self.hold && self.checked && self.call.is_none() && self.fetch.is_none()
+    }
+
+    /// The server on trial answered a check-in: the next one is asked for.
+    pub(super) fn checked_on_trial(&mut self) {
+        self.checked = true;
+    }
+
+    pub(super) fn held(&self) -> bool {
+        self.hold
+    }
+}
+
+impl Agent {
+    pub(super) fn settle_exchange(&mut self, cx: &mut Cx<'_>) {
+        let Contact::Up(up) = &mut self.contact else { return };
+        let now = cx.now.mono;
+        let late = up.call.is_some_and(|(_, _, deadline)| now >= deadline);
+        if late || up.fetch.as_ref().is_some_and(|fetch| now >= fetch.deadline) {
+            return self.fail_contact("no answer in time", Failure::Plain, cx);
+        }
+        if self.n_pins_saving > 0 || up.call.is_some() {
+            return;
+        }
+        if let Some(at) = up.go_away {
+            return self.hang_up(Some(at), cx);
+        }
+        if self.trial.is_none() && !self.first_words(cx) {
+            return;
+        }
+        let Contact::Up(up) = &mut self.contact else { return };
+        if !up.checked || up.check_now || now >= self.next_check && self.trial.is_none() {
+            return self.check_in(cx);
+        }
+        if self.trial.is_some() {
+            return;
+        }
+        if up.hold && up.watch.is_none() {
+            let (link, call) = (up.link, CallId(self.n_ids + 1));
+            self.n_ids += 1;
+            up.watch = Some(call);
+            let body = wire::WatchRequest {}.encode_to_vec().into();
+            cx.out.push(Effect::Stream { link, call, method: method::WATCH, body });
+        }
+        self.report(cx);
+        self.end_if_done(cx);
+    }
+
+    /// Brings the queue in line with the server. Whether that is done.
+    fn first_words(&mut self, cx: &mut Cx<'_>) -> bool {
+        let Contact::Up(up) = &mut self.contact else { return false };
+        let Some(standing) = up.standing else { return true };
+        if up.reading.is_some() {
+            return false;
+        }
+        if let Some((lane, first)) = self.queue.bodies_for(&standing) {
+            self.read(lane, first, cx);
+            return false;
+        }
+        up.standing = None;
+        let server_ms = self.clock.now_ms(cx.now.mono);
+        for note in self.queue.reconcile(&standing, server_ms, cx.now.wall.0) {
+            cx.log(Level::Warn, format!("queue: {note}"));
+        }
+        true
+    }
+
+    fn read(&mut self, lane: Lane, first: u64, cx: &mut Cx<'_>) {
+        let ticket = self.fresh_ticket();
+        if let Contact::Up(up) = &mut self.contact {
+            up.reading = Some((ticket, lane, first));
+        }
+        let max_bytes = limits::REPORT_BYTES_MAX;
+        cx.out.push(Effect::ReadRecords { ticket, lane, first, max_bytes });
+    }
+
+    pub(super) fn on_records(&mut self, ticket: Ticket, result: Result<Vec<QueueRecord>, CacheError>, cx: &mut Cx<'_>) {
+        let Contact::Up(up) = &mut self.contact else { return };
+        let Some((_, lane, first)) = up.reading.take_if(|(expected, ..)| *expected == ticket) else { return };
+        match result {
+            Ok(records) => self.queue.on_read(lane, first, records, cx.now),
+            Err(CacheError::Corrupt(_)) => self.queue.on_read(lane, first, Vec::new(), cx.now),
+            Err(why) => {
+                cx.log(Level::Error, format!("state store: {why}; delivery waits"));
+                self.report_after = cx.now.mono + limits::BACKOFF_MAX_MS;
+            }
+        }
+    }
+
+    fn check_in(&mut self, cx: &mut Cx<'_>) {
+        let server = self.peer().id();
+        let candidate = self.candidate();
+        let held = candidate.or(self.gate.current()).filter(|applied| applied.assignment.server == server);
+        let (version, hash) = held.map(|held| (held.assignment.version, held.assignment_hash)).unwrap_or_default();
+        // What runs from the previous slot is not named: the server sends what belongs into the current one.
+        let bundle = held.filter(|held| !held.fallback).map(|held| held.assignment.bundle.0.to_vec());
+        let waiting = self.queue.waiting().map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        let request = wire::CheckInRequest {
+            epoch: version.epoch,
+            serial: version.serial,
+            bundle_hash: bundle.unwrap_or_default(),
+            trait_hash: self.trait_hash,
+            revocation: Some(self.revocation()),
+            queue_urgent: waiting[0],
+            queue_routine: waiting[1],
+            runs: self.n_runs,
+            last_run: (self.n_runs > 0).then(|| counts_to_wire(&self.last_counts)),
+            assignment_hash: hash,
+            status: self.last_status as u32,
+        };
+        let call = self.fresh_call();
+        let deadline = cx.now.mono + limits::CALL_TIMEOUT_MS + GUARD_MS;
+        let Contact::Up(up) = &mut self.contact else { return };
+        up.check_now = false;
+        up.call = Some((call, Kindof::CheckIn, deadline));
+        cx.out.push(unary(up.link, call, method::CHECK_IN, request.encode_to_vec()));
+    }
+
+    pub(super) fn on_answer(&mut self, call: CallId, result: Result<Bytes, (Code, String)>, cx: &mut Cx<'_>) {
+        let Contact::Up(up) = &mut self.contact else { return };
+        let Some((_, kind, _)) = up.call.take_if(|(expected, ..)| *expected == call) else { return };
+        let body = match result {
+            Ok(body) => body,
+            Err((code, text)) => return self.fail_contact(&format!("{code:?}: {text}"), Failure::Plain, cx),
+        };
+        match kind {
+            Kindof::CheckIn => match wire::CheckInReply::decode(&body[..]) {
+                Ok(reply) => self.on_checked_in(reply, cx),
+                Err(_) => self.fail_contact("its answer to CheckIn is no message", Failure::Plain, cx),
+            },
+            Kindof::Report(trees, n) => match wire::ReportReply::decode(&body[..]) {
+                Ok(reply) => self.on_reported(&reply, trees, n, cx),
+                Err(_) => self.fail_contact("its answer to Report is no message", Failure::Plain, cx),
+            },
+        }
+    }
+
+    fn on_checked_in(&mut self, reply: wire::CheckInReply, cx: &mut Cx<'_>) {
+        let answer = Answer::try_from(reply.result).unwrap_or(Answer::Unspecified);
+        if answer == Answer::SteppedDown || !self.learn_epoch(reply.epoch, cx) {
+            self.note_fence(reply.epoch, cx);
+            return self.fail_contact("it stepped down", Failure::Plain, cx);
+        }
+        if answer == Answer::Unspecified {
+            return self.fail_contact("its answer to CheckIn is not understood", Failure::Plain, cx);
+        }
+        let now = cx.now.mono;
+        self.clock.learn(reply.server_time_ms, cx.now);
+        if self.trial.is_some() {
+            return self.on_trial_answer(answer, reply, cx);
+        }
+        self.learn_revocation(reply.revocation);
+        self.wants_traits |= reply.want_traits;
+        let interval = self.schedule.interval_ms();
+        self.next_check = splay::next_due(now, &self.uuid, interval, interval / 2);
+        self.not_before = now;
+        if let Contact::Up(up) = &mut self.contact {
+            up.checked = true;
+        }
+        self.on_server_works(reply.server_time_ms, cx);
+        match answer {
+            Answer::NoChange | Answer::KeepCached => {
+                self.keep_cached = answer == Answer::KeepCached;
+                self.notes.confirmed_ms = self.notes.confirmed_ms.max(reply.server_time_ms);
+            }
+            Answer::Send => self.offered(reply.assignment, reply.bundle, cx),
+            Answer::Later => {
+                let at = now + u64::from(reply.retry_after_ms);
+                (self.next_check, self.not_before, self.report_after) = (at, at, at);
+            }
+            Answer::Redirect => self.start_move(reply.redirect.as_ref(), cx),
+            Answer::SteppedDown | Answer::Unspecified => {}
+        }
+    }
+
+    /// Policy came: the gate decides.
+    pub(super) fn offered(&mut self, assignment: Option<wire::Signed>, bundle: Option<wire::Signed>, cx: &mut Cx<'_>) {
+        match self.gate.check(self.peer(), assignment, bundle) {
+            Ok(offer) => {
+                self.refused_policy.clear();
+                self.adopt(offer, cx);
+            }
+            Err(why) => {
+                let text = why.to_string();
+                if self.refused_policy != text {
+                    cx.log(Level::Error, &text[..]);
+                    self.queue.push_incident(&incident("policy", &text, cx.now));
+                    self.refused_policy = text;
+                }
+            }
+        }
+    }
+
+    fn routine_due(&self, now: Mono) -> bool {
+        let wait = ROUTINE_WAIT_MS.min(ROUTINE_WAIT_INTERVALS * self.schedule.interval_ms());
+        self.flush_routine
+            || self.mode == Mode::OneShot
+            || self.queue.waiting()[Lane::Urgent.index()] > 0
+            || self.routine_since.is_some_and(|since| now.since(since) >= wait)
+    }
+
+    /// When routine records are old enough to go alone over a channel that is up.
+    pub(super) fn report_deadline(&self) -> Option<Mono> {
+        let Contact::Up(up) = &self.contact else { return None };
+        if up.call.is_some() || self.trial.is_some() {
+            return None;
+        }
+        let wait = ROUTINE_WAIT_MS.min(ROUTINE_WAIT_INTERVALS * self.schedule.interval_ms());
+        let waiting = self.queue.waiting();
+        let urgent = (waiting[0] > 0 || self.flush_routine && waiting[1] > 0).then_some(self.report_after);
+        let routine = self.routine_since.map(|since| (since + wait).max(self.report_after));
+        // What waits for a commit or a read is woken by that, not by a timer.
+        let settled = !self.persist.busy() && up.reading.is_none();
+        [urgent, routine].into_iter().flatten().min().filter(|_| settled)
+    }
+
+    fn report(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now.mono;
+        let routine = self.routine_due(now);
+        let Contact::Up(up) = &self.contact else { return };
+        if now < self.report_after || up.call.is_some() || up.reading.is_some() {
+            return;
+        }
+        let stable = self.wants_traits && self.trait_hash != 0;
+        let volatile = up.volatile_at.is_none_or(|at| now.since(at) >= VOLATILE_MS);
+        let trees = self.trait_updates(stable, volatile);
+        let tree_bytes: usize = trees.iter().map(Message::encoded_len).sum();
+        let refuses = self.persist.refuses();
+        let records = match self.queue.next(routine, refuses, limits::REPORT_BYTES_MAX - tree_bytes) {
+            Next::Read { lane, first } => return self.read(lane, first, cx),
+            Next::Send(records) => records,
+            Next::Nothing if stable => Vec::new(),
+            Next::Nothing => {
+                self.flush_routine &= self.queue.waiting() != [0, 0];
+                return;
+            }
+        };
+        let n = records.len();
+        let request = wire::ReportRequest {
+            records,
+            traits: trees,
+            trait_hash: self.trait_hash,
+            removed_traits: if stable { self.gone_traits.clone() } else { Vec::new() },
+        };
+        let call = self.fresh_call();
+        let Contact::Up(up) = &mut self.contact else { return };
+        up.volatile_at = if volatile { Some(now) } else { up.volatile_at };
+        let kind = Kindof::Report(stable.then_some(self.trait_hash), n);
+        up.call = Some((call, kind, now + limits::CALL_TIMEOUT_MS + GUARD_MS));
+        cx.out.push(unary(up.link, call, method::REPORT, request.encode_to_vec()));
+    }
+
+    /// Trees for a report, within half of its size.
+    fn trait_updates(&self, stable: bool, volatile: bool) -> Vec<wire::TraitUpdate> {
+        let mut room = limits::REPORT_BYTES_MAX / 4;
+        let wanted = self.traits.iter().filter(|tree| if tree.volatile { volatile } else { stable });
+        let update = |tree: &super::events::TraitTree| wire::TraitUpdate {
+            path: tree.name.clone(),
+            json: tree.value.to_string(),
+            volatile: tree.volatile,
+        };
+        let fits = |update: &wire::TraitUpdate| {
+            let bytes = update.encoded_len() + 6;
+            let fits = update.json.len() <= limits::TRAIT_TREE_BYTES_MAX && bytes <= room;
+            room -= if fits { bytes } else { 0 };
+            fits
+        };
+        wanted.map(update).filter(fits).collect()
+    }
+
+    fn on_reported(&mut self, reply: &wire::ReportReply, trees: Option<u64>, n: usize, cx: &mut Cx<'_>) {
+        if !self.learn_epoch(reply.epoch, cx) {
+            self.note_fence(reply.epoch, cx);
+            return self.fail_contact("its epoch is lower than one that was met", Failure::Plain, cx);
+        }
+        self.clock.learn(reply.server_time_ms, cx.now);
+        self.learn_revocation(reply.revocation);
+        if reply.retry_after_ms > 0 {
+            self.queue.on_lost();
+            self.report_after = cx.now.mono + u64::from(reply.retry_after_ms);
+            return;
+        }
+        if let Some(hash) = trees {
+            self.wants_traits = reply.trait_hash != hash && self.trait_hash != hash;
+            self.gone_traits.clear();
+        }
+        let watermarks = [reply.watermark_urgent, reply.watermark_routine];
+        let server_ms = self.clock.now_ms(cx.now.mono);
+        let progress = self.queue.on_answer(watermarks, reply.epoch, server_ms);
+        if n > 0 && !progress {
+            // It answered without taking anything: something is missing before it. The first words will show what.
+            return self.fail_contact("it did not take the records", Failure::Plain, cx);
+        }
+        if self.queue.waiting()[Lane::Routine.index()] == 0 {
+            self.routine_since = None;
+        }
+    }
+
+    pub(super) fn on_stream_item(&mut self, call: CallId, body: &Bytes, cx: &mut Cx<'_>) {
+        let Contact::Up(up) = &mut self.contact else { return };
+        if up.fetch.as_ref().is_some_and(|fetch| fetch.call == call) {
+            return self.on_blob_chunk(body, cx);
+        }
+        if up.watch != Some(call) {
+            return;
+        }
+        let Ok(event) = wire::WatchEvent::decode(&body[..]) else {
+            return self.fail_contact("its push is no message", Failure::Plain, cx);
+        };
+        match Kind::try_from(event.kind) {
+            Ok(Kind::CheckInNow) => up.check_now = true,
+            Ok(Kind::GoAway) => up.go_away = Some(cx.now.mono + event.delay_ms),
+            Ok(Kind::Rebootstrap | Kind::Redirect) => self.start_move(event.statement.as_ref(), cx),
+            // A newer server may push what this agent does not know.
+            Ok(Kind::Unspecified) | Err(_) => {}
+        }
+    }
+
+    pub(super) fn on_stream_end(&mut self, call: CallId, result: Result<(), (Code, String)>, cx: &mut Cx<'_>) {
+        let Contact::Up(up) = &mut self.contact else { return };
+        if up.fetch.as_ref().is_some_and(|fetch| fetch.call == call) {
+            return self.on_blob_end(result, cx);
+        }
+        if up.watch == Some(call) {
+            // Losing it costs nothing: the channel is polled from now on.
+            (up.watch, up.hold) = (None, false);
+        }
+    }
+
+    /// A channel that is not held ends when there is nothing left to say.
+    fn end_if_done(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now.mono;
+        let Contact::Up(up) = &self.contact else { return };
+        let lingers = now.since(up.since) < LINGER_MS;
+        let running = !matches!(self.converge.phase, Phase::Idle) || self.persist.busy() || self.schedule.due();
+        let wants = self.adoption_needs_contact() || self.waiters_want_contact();
+        let urgent = self.queue.waiting()[Lane::Urgent.index()] > 0 && now >= self.report_after && lingers;
+        if up.hold || !up.was_done() || up.reading.is_some() || wants || urgent || running && lingers {
+            return;
+        }
+        self.hang_up(None, cx);
+    }
+
+    /// Ends the channel in good order.
+    pub(super) fn hang_up(&mut self, back_at: Option<Mono>, cx: &mut Cx<'_>) {
+        if let Some(link) = self.link() {
+            cx.out.push(Effect::Disconnect { link });
+        }
+        self.contact = Contact::Idle;
+        self.queue.on_lost();
+        self.interrupt_adoption();
+        if let Some(at) = back_at {
+            (self.next_check, self.not_before) = (at, at);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! First words with a server about the queue: its watermarks against ours, before anything is sent.
+//!
+//! Four cases a lane, with `W` the server's watermark, `A` what we know as acknowledged, `T` our newest sequence:
+//!
+//! - `W == A`: nothing to do.
+//! - `A < W <= T`: an acknowledgement got lost. When the server's link at `W` is ours, everything up to `W` is there; when it
+//!   is not, what waits is sent again: the server keeps the same once, and shows another history as a fork.
+//! - `W < A`: the server was restored. What is retained is sent again; what is not becomes a gap `lost-in-restore`.
+//! - `W > T`: our store was lost or set back. Records that were certainly never sent are numbered anew behind `W`; any other
+//!   is sent as it is (the same once, or a fork: a cloned or set back host is *meant* to be seen). New records follow `W`.
+//!
+//! A record is certainly unsent when it was made after the store began or was damaged and before any server was met with it
+//! (`unmet_from`). The first contact ends that, in a commit of its own before the first record is sent: one more sync in
+//! the life of a store, none in the life of a record. (docs/adr/0071-renumber-only-what-was-never-sent.md)
+
+use common::chain::{Lane as LaneId, link};
+use common::ids::Hash32;
+use common::proto::wire;
+use common::proto::wire::gap::Reason;
+
+use super::lane::{Entry, Lane, entry_of, gap_record};
+use super::queue::Queue;
+use super::record::{self, record};
+use crate::cache::RecordClass;
+
+/// Where a server says that the lanes stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Highest contiguous stored sequence, by [`LaneId::index`].
+    pub watermarks: [u64; 2],
+    /// Link there; zero where the lane is empty or the server does not say.
+    pub links: [Hash32; 2],
+}
+
+impl Queue {
+    /// The first sequence of each lane whose bodies [`Queue::reconcile`] needs and that are not in memory: read them first.
+    pub fn bodies_for(&self, standing: &Standing) -> Option<(LaneId, u64)> {
+        self.lanes.iter().find_map(|lane| {
+            let from = lane.unmet_from.filter(|_| standing.watermarks[lane.id.index()] >= lane.next)?;
+            let cold = |entry: &&Entry| entry.first >= from && !lane.hot.contains_key(&entry.first);
+            lane.waiting().find(cold).map(|entry| (lane.id, entry.first))
+        })
+    }
+
+    /// Brings both lanes in line with a server. Says what is worth a line in the log.
+    pub fn reconcile(&mut self, standing: &Standing, server_ms: u64, wall_ms: i64) -> Vec<String> {
+        self.on_lost();
+        let mut notes = Vec::new();
+        for lane in &mut self.lanes {
+            let index = lane.id.index();
+            let (watermark, server_link) = (standing.watermarks[index], standing.links[index]);
+            notes.extend(lane.reconcile(watermark, server_link, server_ms, wall_ms));
+            if lane.unmet_from.take().is_some() {
+                lane.meta_dirty = true;
+                self.settle = true;
+            }
+        }
+        self.settle |= !notes.is_empty();
+        notes
+    }
+
+    /// A record that cannot be read any more: its place in the chain stays, as a gap.
+    pub(super) fn replace_by_gap(&mut self, id: LaneId, first: u64, wall_ms: i64) {
+        let lane = &mut self.lanes[id.index()];
+        let Ok(at) = lane.entries.binary_search_by_key(&first, |entry| entry.first) else { return };
+        let (previous, old) = (lane.link_before(at), lane.entries[at].clone());
+        let span = (old.first, old.last);
+        let detail = "the record cannot be read any more";
+        let built = gap_record(id, span, &previous, (&old.last_link, &old.last_link), Reason::Corrupt, detail, wall_ms);
+        lane.waiting_bytes -= u64::from(old.bytes);
+        let entry = entry_of(&built, RecordClass::Gap);
+        lane.waiting_bytes += u64::from(entry.bytes);
+        lane.entries[at] = entry;
+        lane.put_hot(first, built);
+        if lane.open.as_ref().is_some_and(|open| open.first == first) {
+            lane.open = None;
+        }
+    }
+}
+
+impl Lane {
+    fn reconcile(&mut self, watermark: u64, server_link: Hash32, server_ms: u64, wall_ms: i64) -> Option<String> {
+        let (name, top) = (self.id.name(), self.next - 1);
+        if watermark > top {
+            return self.follow(watermark, server_link);
+        }
+        if watermark > self.acked {
+            let at = self.entries.binary_search_by_key(&watermark, |entry| entry.last).ok();
+            let same = at.is_some_and(|at| self.entries[at].last_link == server_link);
+            if same {
+                self.ack(watermark, server_ms);
+            }
+        }
+        if watermark < self.acked {
+            let acknowledged = self.acked;
+            self.split_at(watermark);
+            self.marks.retain(|(upto, _)| *upto <= watermark);
+            let lost = self.bridge(watermark, server_link, Reason::LostInRestore, wall_ms);
+            let again = self.waiting().map(|e| e.last - e.first + 1).sum::<u64>() - lost;
+            return Some(format!(
+                "the server has the {name} lane up to {watermark} and once acknowledged {acknowledged}: it was restored; \
+                 {again} runs are delivered again, {lost} are lost in the restore"
+            ));
+        }
+        let lost = self.bridge(watermark.max(self.acked), server_link, Reason::Corrupt, wall_ms);
+        (lost > 0).then(|| format!("{lost} runs of the {name} lane are missing from the store; the server is told"))
+    }
+
+    /// Fills what is missing between a watermark and the first record that waits; how many runs that is.
+    fn bridge(&mut self, watermark: u64, server_link: Hash32, reason: Reason, wall_ms: i64) -> u64 {
+        let first_waiting = self.entries.get(self.n_acked).map_or(self.next, |entry| entry.first);
+        if first_waiting <= watermark + 1 {
+            return 0;
+        }
+        let span = (watermark + 1, first_waiting - 1);
+        // The retained record before the hole, if any, is acknowledged: the links are the server's and our own base.
+        let end = if self.n_acked == 0 { self.base_link } else { Hash32::ZERO };
+        let end = if self.entries.is_empty() { self.head_link } else { end };
+        let detail =
+            if reason == Reason::LostInRestore { "no longer kept here" } else { "missing from the state store" };
+        let built = gap_record(self.id, span, &server_link, (&end, &end), reason, detail, wall_ms);
+        let entry = entry_of(&built, RecordClass::Gap);
+        self.waiting_bytes += u64::from(entry.bytes);
+        self.entries.insert(self.n_acked, entry);
+        self.put_hot(span.0, built);
+        span.1 - span.0 + 1
+    }
+
+    /// The server is ahead: go on behind it.
+    fn follow(&mut self, watermark: u64, server_link: Hash32) -> Option<String> {
+        let (name, top) = (self.id.name(), self.next - 1);
+        let unsent = self.unmet_from.unwrap_or(self.next);
+        let at = self.entries.partition_point(|entry| entry.first < unsent).max(self.n_acked);
+        let old: Vec<Entry> = self.entries.drain(at..).collect();
+        self.waiting_bytes -= old.iter().map(|entry| u64::from(entry.bytes)).sum::<u64>();
+        self.open = None;
+        self.jump = Some((self.entries.back().map_or(self.acked, |back| back.last) + 1, watermark));
+        (self.next, self.head_link) = (watermark + 1, server_link);
+        if self.entries.len() == self.n_acked {
+            self.acked = watermark;
+        }
+        self.meta_dirty = true;
+        let moved: u64 = old.iter().map(|entry| entry.last - entry.first + 1).sum();
+        let bodies: Vec<(Entry, Option<wire::Record>)> =
+            old.into_iter().map(|entry| (entry.clone(), self.hot.get(&entry.first).cloned())).collect();
+        bodies.iter().for_each(|(entry, _)| self.unstore(entry.first));
+        bodies.into_iter().for_each(|(entry, body)| self.renumber(&entry, body));
+        Some(format!(
+            "the server has the {name} lane up to {watermark}, this store up to {top}: going on behind the server, \
+             {moved} runs numbered anew"
+        ))
+    }
+
+    /// Appends an old record under the next sequences. The links inside a stretch are over runs whose bodies are gone: they
+    /// are made anew over its own body.
+    fn renumber(&mut self, old: &Entry, body: Option<wire::Record>) {
+        let (count, previous) = (old.last - old.first + 1, self.head_link);
+        let span = (self.next, self.next + count - 1);
+        let built = match body.and_then(|record| record.body) {
+            Some(body) => {
+                let bytes =
+                    record::body_bytes(&wire::Record { body: Some(body.clone()), ..Default::default() }).to_vec();
+                let first = link(&previous, self.id, span.0, &bytes);
+                let last = if count == 1 { first } else { link(&first, self.id, span.1, &bytes) };
+                let class = old.class;
+                (record(self.id, span, &previous, (&first, &last), body), class)
+            }
+            None => {
+                let zero = (&Hash32::ZERO, &Hash32::ZERO);
+                let detail = "could not be numbered anew after the store was lost";
+                (gap_record(self.id, span, &previous, zero, Reason::Corrupt, detail, 0), RecordClass::Gap)
+            }
+        };
+        let (built, class) = built;
+        let entry = entry_of(&built, class);
+        (self.next, self.head_link) = (span.1 + 1, entry.last_link);
+        self.push_entry(entry);
+        self.put_hot(span.0, built);
+    }
+}
