@@ -123,7 +123,7 @@ impl Agent {
         // A run that could not start is a run: it is reported, once for each cause.
         cx.log(Level::Error, format!("no run: {obstacle}"));
         let run_id = Uuid::random(cx.rng);
-        let report = RunReport { run_id, started: cx.now, duration_ms: 0, resources: Vec::new(), error: obstacle };
+        let report = RunReport { run_id, started: cx.now, error: obstacle, ..RunReport::default() };
         let Some(running) = self.running(run_id, Manner::default(), cx) else { return };
         self.record_run(&report, &running, cx);
     }
@@ -227,7 +227,7 @@ impl Agent {
     }
 
     fn record_run(&mut self, report: &RunReport, running: &Running, cx: &mut Cx<'_>) -> Status {
-        let complete = report.error.is_empty();
+        let complete = report.error.is_empty() && !report.interrupted;
         let judgement = self.history.judge(&report.resources, complete);
         let counts = report.counts();
         let status = counts.status(judgement.relapsed, judgement.consecutive, !complete);
@@ -239,7 +239,14 @@ impl Agent {
             age_ms: running.age_ms,
             status,
         };
-        let result = run_result(report, &judgement.verdicts, &context);
+        let mut result = run_result(report, &judgement.verdicts, &context);
+        if report.interrupted && result.error.is_empty() {
+            result.error = "interrupted: the agent was told to stop".into();
+        }
+        if self.run_notes != report.notes {
+            self.run_notes.clone_from(&report.notes);
+            report.notes.iter().for_each(|note| cx.log(Level::Info, &note[..]));
+        }
         let lane = self.queue.push_run(&result);
         if lane == Lane::Routine && self.routine_since.is_none() {
             self.routine_since = Some(cx.now.mono);
@@ -253,7 +260,7 @@ impl Agent {
         if lane == Lane::Urgent {
             let level = if counts.failed + counts.blocked > 0 || !complete { Level::Warn } else { Level::Info };
             let (version, ms) = (running.version, report.duration_ms);
-            let error = if complete { String::new() } else { format!(": {}", report.error) };
+            let error = if complete { String::new() } else { format!(": {}", result.error) };
             cx.log(
                 level,
                 format!(

@@ -129,6 +129,8 @@ pub struct Agent {
     pub(super) last_counts: Counts,
     pub(super) last_status: Status,
     pub(super) last_run: Option<super::status::LastRunDocument>,
+    /// What the newest run said of itself as a whole: logged when it changes.
+    pub(super) run_notes: Vec<String>,
     /// Who waits for a run on the control socket.
     pub(super) waiters: Vec<Waiter>,
     /// TERM was heard.
@@ -193,6 +195,7 @@ impl Agent {
             last_counts: Counts::default(),
             last_status: Status::Nodata,
             last_run: None,
+            run_notes: Vec::new(),
             waiters: Vec::new(),
             term: None,
             n_ids: 0,

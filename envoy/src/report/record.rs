@@ -194,13 +194,7 @@ mod tests {
     }
 
     fn report(resources: Vec<ResourceReport>) -> RunReport {
-        RunReport {
-            run_id: Uuid::from_bytes([1; 16]),
-            started: Now::default(),
-            duration_ms: 3,
-            resources,
-            error: String::new(),
-        }
+        RunReport { run_id: Uuid::from_bytes([1; 16]), duration_ms: 3, resources, ..RunReport::default() }
     }
 
     fn resource(outcome: Outcome, text: usize) -> ResourceReport {
