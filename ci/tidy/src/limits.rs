@@ -48,7 +48,7 @@ pub fn parse(text: &str) -> Result<Vec<Limit>, String> {
 pub fn markdown(limits: &[Limit]) -> String {
     let mut out = String::from(
         "# Limits\n\n\
-         Every bound of the product, generated from `common/src/limits.rs` by `UPDATE_LIMITS=1 cargo test -p vigo-tidy`. Relations between\n\
+         Every bound of the product, generated from `common/src/limits.rs` by `UPDATE_DOCS=1 cargo test -p vigo-tidy`. Relations between\n\
          limits are asserted there, by the compiler. What happens at a bound is in `docs/BAD_INPUT.md` and, for the agent's queue, in\n\
          `docs/STATE.md`.\n\n\
          | limit | value | what it bounds |\n|---|---|---|\n",

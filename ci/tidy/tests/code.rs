@@ -46,6 +46,10 @@ fn a_file_is_one_idea() {
 #[test]
 fn every_file_says_what_it_is_for() {
     let violations = each(|file, _, out| {
+        // Tests of one file, beside it: what they are for is in its name.
+        if is_test_file(file) && file.path.contains("/src/") {
+            return;
+        }
         let first = file.text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!["));
         if !first.is_some_and(|line| line.starts_with("//!")) {
             out.push(format!("{}: starts without a module doc (//!)", file.path));
@@ -123,7 +127,7 @@ fn is_declared_for_tests(file: &File) -> bool {
 fn test_files_hold_tests() {
     let violations = each(|file, _, out| {
         // Below tests/, a folder holds helpers.
-        let integration = file.folder().ends_with("/tests");
+        let integration = file.folder().ends_with("/tests") && !file.folder().contains("/src/");
         let holds = ["#[test]", "proptest!", "contract_tests!"].iter().any(|mark| file.text.contains(mark));
         if (file.name() == "tests.rs" || integration) && !holds {
             out.push(format!("{}: no #[test]", file.path));

@@ -89,11 +89,7 @@ fn documents_name_no_line_numbers() {
 fn the_table_of_limits_is_generated() {
     let limits = limits::parse(&repo::read("common/src/limits.rs")).unwrap_or_else(|error| panic!("{error}"));
     let fresh = limits::markdown(&limits);
-    if std::env::var_os("UPDATE_LIMITS").is_some() {
-        std::fs::write(repo::root().join("docs/LIMITS.md"), &fresh).unwrap();
-    }
-    let stale = repo::read("docs/LIMITS.md") != fresh;
-    assert!(!stale, "docs/LIMITS.md is stale: run UPDATE_LIMITS=1 cargo test -p vigo-tidy --test docs");
+    update("docs/LIMITS.md", &fresh);
     let silent: Vec<String> = limits.into_iter().filter(|l| l.reason.is_empty()).map(|l| l.name).collect();
     report("every limit has its reason", &silent);
 }
@@ -123,16 +119,33 @@ fn the_documents_that_the_project_promises_are_there() {
     assert!(repo::read("CHANGELOG.md").contains("## [Unreleased]"), "CHANGELOG.md has no Unreleased section");
 }
 
+fn is_record(file: &File) -> bool {
+    file.folder() == "docs/adr" && file.name() != "README.md"
+}
+
+/// Compares a generated document with what is there, or writes it.
+fn update(path: &str, fresh: &str) {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(repo::root().join(path), fresh).unwrap();
+    }
+    assert!(repo::read(path) == fresh, "{path} is stale: run UPDATE_DOCS=1 cargo test -p vigo-tidy --test docs");
+}
+
 #[test]
 fn every_decision_is_in_the_index() {
-    let index = repo::read("docs/adr/README.md");
-    let records =
-        repo::files(&[".md"]).into_iter().filter(|file| file.folder() == "docs/adr" && file.name() != "README.md");
+    let path = "docs/adr/README.md";
+    let index = repo::read(path);
+    let records: Vec<File> = repo::files(&[".md"]).into_iter().filter(|file| is_record(file)).collect();
+    let head = index.split("| record |").next().unwrap_or_default();
+    let mut fresh = format!("{head}| record | decision |\n|---|---|\n");
+    for record in &records {
+        let title = record.text.lines().next().unwrap_or_default().trim_start_matches("# ");
+        let (number, decision) = title.split_once(": ").unwrap_or(("", title));
+        fresh.push_str(&format!("| [{number}]({}) | {decision} |\n", record.name()));
+    }
+    update(path, &fresh);
     let mut violations = Vec::new();
-    for record in records {
-        if !index.contains(record.name()) {
-            violations.push(format!("{}: not in docs/adr/README.md", record.path));
-        }
+    for record in &records {
         let numbered = record.name().split('-').next().is_some_and(|n| n.len() == 4 && n.parse::<u16>().is_ok());
         if !numbered {
             violations.push(format!("{}: named otherwise than NNNN-title.md", record.path));

@@ -1,7 +1,7 @@
 //! One HTTP/2 connection on the client's side: connect, handshake, gRPC calls with deadlines, many in flight.
 //!
 //! Used by the agent's link, by tests and by the load generator. It judges the server's certificate against the pins but
-//! says so in an event instead of refusing, because an agent may talk `Hello` to an unknown server (trust.md).
+//! says so in an event instead of refusing, because an agent may talk `Hello` to an unknown server (docs/PROTOCOL.md).
 
 use std::cell::RefCell;
 use std::fmt;
@@ -34,7 +34,7 @@ pub struct ClientOptions {
     pub tls: Arc<rustls::ClientConfig>,
     /// Pinned CA.
     pub pins: Arc<Pins>,
-    /// The time at which `notAfter` is judged (trust.md, "Channel").
+    /// The time at which `notAfter` is judged (docs/THREATS.md, "Channel").
     pub trust_time: Wall,
     /// Bytes of one message that the server may send.
     pub message_bytes_max: usize,

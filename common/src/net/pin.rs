@@ -1,7 +1,7 @@
 //! Whether a server's certificate chains to the pinned CA, without believing the host's clock.
 //!
 //! `notBefore` is not checked: a board that boots in 1970 must get through. `notAfter` is, at a time that the caller
-//! gives (trust.md, "Channel"), so a clock set back revives nothing. The name in the certificate decides nothing: the
+//! gives (docs/THREATS.md, "Channel"), so a clock set back revives nothing. The name in the certificate decides nothing: the
 //! server proves its identity key in `Hello`.
 
 use std::fmt;

@@ -1,7 +1,7 @@
 //! TLS session tickets whose keys survive a restart, so that a restart is not a storm of full handshakes.
 //!
 //! Two keys: tickets are made with the newer and accepted with both. A key is replaced after a day, so a ticket lives for
-//! at least one day and at most two. The caller stores the bytes (0600) and never archives them (trust.md, "Channel").
+//! at least one day and at most two. The caller stores the bytes (0600) and never archives them (docs/THREATS.md, "Channel").
 
 use std::fmt;
 use std::sync::{Arc, RwLock};

@@ -1,7 +1,7 @@
 //! TLS settings of both sides: rustls with ring, TLS 1.3 only, no 0-RTT, resumption by tickets.
 //!
 //! The client side does not judge the certificate during the handshake: an agent may finish it with an unknown CA to read
-//! a recovery statement (trust.md, "The restore contract"). What is checked in the handshake is that the peer holds the
+//! a recovery statement (docs/THREATS.md, "Continuity"). What is checked in the handshake is that the peer holds the
 //! key of the certificate that it shows; [`super::Pins`] judges the chain right after, before anything is said.
 
 use std::sync::{Arc, Mutex};

@@ -19,13 +19,16 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "assignment", body: common::fuzz::fuzz_assignment },
     Target { name: "bundle", body: common::fuzz::fuzz_bundle },
+    Target { name: "frames", body: common::net::fuzz_frames },
     Target { name: "message", body: common::fuzz::fuzz_message },
+    Target { name: "policy_tree", body: vigosrv::fuzz::fuzz_policy_tree },
     Target { name: "queue_record", body: envoy::cache::codec::fuzz_queue_record },
     Target { name: "record", body: common::fuzz::fuzz_record },
     Target { name: "server_yaml", body: vigosrv::fuzz::fuzz_server_yaml },
+    Target { name: "vgo", body: vigosrv::fuzz::fuzz_vgo },
 ];
 
 impl Target {

@@ -187,6 +187,13 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         let bytes = envoy::cache::codec::encode_record(Uuid::from_bytes([3; 16]), 1, &stored);
         out.push(("queue_record", name.to_string(), bytes));
     }
+    let framed = |message: &[u8]| [&[0][..], &(message.len() as u32).to_be_bytes(), message].concat();
+    // The first byte says in what pieces the rest arrives.
+    out.push(("frames", "one".to_string(), [vec![3], framed(b"hello")].concat()));
+    out.push(("frames", "two".to_string(), [vec![1], framed(b"hello"), framed(b"")].concat()));
+    out.push(("frames", "cut".to_string(), [vec![200], framed(&[7; 300])[..200].to_vec()].concat()));
+    out.push(("frames", "compressed".to_string(), vec![9, 1, 0, 0, 0, 1, 7]));
+    out.push(("frames", "too-long".to_string(), vec![9, 0, 0x7f, 0xff, 0xff, 0xff, 7]));
     for (name, kind, bytes) in messages() {
         out.push(("message", name.to_string(), [vec![kind], bytes].concat()));
     }
@@ -216,5 +223,8 @@ fn seeds_are_valid() {
         assert!(common::proto::record_meta(&record).is_ok(), "{name}");
     }
     assert!(Assignment::open(&key().public(), &assignment().sign(&key())).is_ok());
+    let everything = std::fs::read(corpus_root().join("vgo/everything.vgo")).unwrap();
+    let compiled = common::policy::compile_file("web.vgo", &everything, &mut |_| Ok(b"x\n".to_vec()));
+    assert_eq!(compiled.map(|bundle| bundle.resources.len()), Ok(6));
     assert!(Receipt::open(&key().public(), &receipt().sign(&key())).is_ok());
 }

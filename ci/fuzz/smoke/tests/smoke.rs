@@ -78,6 +78,21 @@ fn server_yaml_is_accepted_or_complained_about() {
 }
 
 #[test]
+fn frames_are_cut_the_same_way_however_they_arrive() {
+    check("frames");
+}
+
+#[test]
+fn configcrates_compile_or_are_complained_about() {
+    check("vgo");
+}
+
+#[test]
+fn whole_policies_compile_or_are_complained_about() {
+    check("policy_tree");
+}
+
+#[test]
 fn every_target_has_a_test_a_corpus_and_a_cargo_fuzz_file() {
     let tests = include_str!("smoke.rs");
     let targets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../targets");
