@@ -142,6 +142,29 @@ pub const CHILD_OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// Time that one trait collector may take, in milliseconds.
 pub const COLLECTOR_TIMEOUT_MS: u64 = 5_000;
 
+/// Server: emergency reserve beside the database, in bytes.
+pub const DATABASE_BALLAST_BYTES: u64 = 4 << 20;
+/// Server: page cache of the connection that writes, in bytes.
+pub const DATABASE_CACHE_BYTES: u64 = 32 << 20;
+/// Server: how long a statement waits for another process that holds the database, in milliseconds.
+pub const DATABASE_BUSY_MS: u64 = 5_000;
+/// Server: the WAL is copied back when this much of it is not, in bytes; less often makes the file long, more often stalls
+/// commits.
+pub const WAL_CHECKPOINT_BYTES: u64 = 32 << 20;
+/// Server: a WAL that grew to this (a reader holds it) is truncated, waiting for readers, in bytes.
+pub const WAL_EMERGENCY_BYTES: u64 = 1 << 30;
+
+/// Server: writes that wait for the writer thread.
+pub const WRITER_QUEUE_MAX: usize = 16_384;
+/// Server: memory of the writes that wait, in bytes.
+pub const WRITER_QUEUE_BYTES_MAX: usize = 128 << 20;
+/// Server: writes of one transaction.
+pub const WRITER_GROUP_MAX: usize = 1_024;
+/// Server: memory of the writes of one transaction, in bytes; bounds how long an acknowledgement waits for others.
+pub const WRITER_GROUP_BYTES_MAX: usize = 16 << 20;
+
+const_assert!(WRITER_GROUP_MAX <= WRITER_QUEUE_MAX && WRITER_GROUP_BYTES_MAX <= WRITER_QUEUE_BYTES_MAX);
+const_assert!(WAL_CHECKPOINT_BYTES * 4 <= WAL_EMERGENCY_BYTES);
 const_assert!(REPORT_BYTES_MAX < MESSAGE_BYTES_MAX);
 // A bundle travels with its assignment and framing.
 const_assert!(BUNDLE_BYTES_MAX + (1 << 20) <= MESSAGE_BYTES_MAX);

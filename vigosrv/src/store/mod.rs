@@ -1,9 +1,15 @@
 //! The server's durable state: the only SQL of the product is below this folder.
 
+#[cfg(test)]
+mod contract;
 mod memory;
 mod ops;
 mod rules;
+mod sqlite;
 mod tables;
+mod writer;
 
 pub use memory::{MemoryRecord, MemoryStore};
 pub use ops::*;
+pub use sqlite::{Checkpoints, Gauges, Migrated, OpenOptions, Opened, SqliteStore, check_whole};
+pub use writer::{Done, Submitter, Writer};

@@ -7,6 +7,7 @@ mod hash;
 mod results;
 
 pub use hash::{audit_link, next_revocation};
+pub use results::gap_reason;
 
 use common::ids::{Hash32, Uuid};
 use common::proto::Enrolled;
