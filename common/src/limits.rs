@@ -38,6 +38,9 @@ pub const TEMPLATE_SOURCE_BYTES_MAX: usize = 64 << 10;
 pub const TEMPLATE_NESTING_MAX: usize = 64;
 /// Operators in a row (`a + b.c | d`) in one expression: each is one level of the syntax tree.
 pub const TEMPLATE_CHAIN_MAX: usize = 256;
+/// Brackets and filters in all `set`, `with` and `for` tags of one template together: each may nest a value once more, and
+/// values are printed and dropped by recursion.
+pub const TEMPLATE_BUILD_MAX: usize = 1_024;
 /// Bytes that one template may produce.
 pub const TEMPLATE_OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// Instructions that one template may execute.

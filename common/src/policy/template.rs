@@ -84,7 +84,7 @@ impl fmt::Display for TemplateError {
             }
             TemplateError::TooDeep { line } => write!(
                 f,
-                "line {line} of the template is nested more than {} deep or chains more than {} operators",
+                "line {line} of the template is nested more than {} deep, chains more than {} operators, or builds too much step by step",
                 limits::TEMPLATE_NESTING_MAX,
                 limits::TEMPLATE_CHAIN_MAX
             ),
@@ -127,8 +127,10 @@ impl<'s> Engine<'s> {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(limits::TEMPLATE_FUEL));
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        // It prints the whole context.
+        environment.set_recursion_limit(limits::TEMPLATE_NESTING_MAX * 2);
+        // The one prints the whole context; the other carries values through loops, and with them nests them without bound.
         environment.remove_global("debug");
+        environment.remove_global("namespace");
         // The builder fails on bad delimiters only, and these are the defaults.
         if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
             environment.set_syntax(syntax);
@@ -431,6 +433,6 @@ fn describe(error: &minijinja::Error) -> String {
 
 /// Without the functions that the engine itself defines.
 fn names(found: std::collections::HashSet<String>) -> BTreeSet<String> {
-    let builtin = |name: &String| matches!(name.as_str(), "range" | "dict" | "namespace" | "loop");
+    let builtin = |name: &String| matches!(name.as_str(), "range" | "dict" | "loop");
     found.into_iter().filter(|name| !builtin(name)).collect()
 }

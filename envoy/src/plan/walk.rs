@@ -269,7 +269,7 @@ impl<'w> Walk<'w> {
             Ok(params) => params,
             Err(message) => return self.enter(resource, name, 0, failed(message)),
         };
-        let source = params.find("source").and_then(|value| text_of(value));
+        let source = params.find("source").and_then(text_of);
         let blob = source.and_then(|path| self.blobs.get(path.as_ref()).copied());
         let print = fingerprint(&resource.kind, &params, blob.map(|blob| &blob.sha256));
         let mut verdict = self.attempts(ready, &name, &params, blob, item.map(|(_, item)| item));

@@ -25,24 +25,28 @@ pub fn has_markers(text: &str) -> bool {
 pub(super) fn check_text(source: &str) -> Result<Option<Range<usize>>, TemplateError> {
     check_length(source)?;
     let bytes = source.as_bytes();
-    let (mut at, mut blocks, mut only) = (0, Blocks::default(), None);
+    let (mut at, mut blocks, mut only, mut built) = (0, Blocks::default(), None, 0);
     while let Some(found) = source[at..].find('{') {
         let start = at + found;
         at = match bytes.get(start + 1) {
             Some(b'{') => {
-                let end = Scan::new(source, start + 2, b"}}").run()?;
+                let end = Scan::new(source, start + 2, b"}}").run()?.0;
                 if start == 0 && end == bytes.len() {
                     only = inner(source, end);
                 }
                 end
             }
             Some(b'%') => {
-                let end = Scan::new(source, start + 2, b"%}").run()?;
+                let (end, builds) = Scan::new(source, start + 2, b"%}").run()?;
                 let tag = source[start + 2..end].trim_end_matches("%}").trim_matches(['-', '+']).trim();
                 if tag == "raw" {
                     past(source, end, "endraw")
                 } else {
                     blocks.tag(tag).map_err(|()| too_deep(source, start))?;
+                    built += if assigns(tag) { builds } else { 0 };
+                    if built > limits::TEMPLATE_BUILD_MAX {
+                        return Err(too_deep(source, start));
+                    }
                     end
                 }
             }
@@ -57,6 +61,11 @@ pub(super) fn check_text(source: &str) -> Result<Option<Range<usize>>, TemplateE
 pub(super) fn check_expression(source: &str) -> Result<(), TemplateError> {
     check_length(source)?;
     Scan::new(source, 0, b"").run().map(|_| ())
+}
+
+/// Whether a tag gives a name a value, which later tags may wrap once more.
+fn assigns(tag: &str) -> bool {
+    ["set", "with", "for"].iter().any(|word| tag.starts_with(word))
 }
 
 /// Line of a byte offset, from 1.
@@ -128,20 +137,23 @@ struct Scan<'a> {
     end: &'static [u8],
     chains: Vec<usize>,
     total: usize,
+    /// Brackets and filters, all of them.
+    builds: usize,
 }
 
 impl<'a> Scan<'a> {
     fn new(source: &'a str, at: usize, end: &'static [u8]) -> Scan<'a> {
-        Scan { source, at, end, chains: vec![0], total: 0 }
+        Scan { source, at, end, chains: vec![0], total: 0, builds: 0 }
     }
 
-    /// Offset behind the end marker, or the end of the text where there is none.
-    fn run(mut self) -> Result<usize, TemplateError> {
+    /// Offset behind the end marker, or the end of the text where there is none; and how many brackets and filters.
+    fn run(mut self) -> Result<(usize, usize), TemplateError> {
         let bytes = self.source.as_bytes();
         while let Some(&byte) = bytes.get(self.at) {
             if !self.end.is_empty() && self.chains.len() == 1 && bytes[self.at..].starts_with(self.end) {
-                return Ok(self.at + self.end.len());
+                return Ok((self.at + self.end.len(), self.builds));
             }
+            self.builds += usize::from(matches!(byte, b'(' | b'[' | b'{' | b'|'));
             match byte {
                 b'\'' | b'"' => self.skip_string(byte),
                 b'(' | b'[' | b'{' => {
@@ -172,7 +184,7 @@ impl<'a> Scan<'a> {
                 _ => self.at += 1,
             }
         }
-        Ok(bytes.len())
+        Ok((bytes.len(), self.builds))
     }
 
     fn operator(&mut self) -> Result<(), TemplateError> {

@@ -197,3 +197,94 @@ fn results_that_no_parameter_can_hold_are_refused() {
     assert!(render("{{ debug() }}").is_err());
     assert!(matches!(render("{{ 1 / 0 }}"), Err(TemplateError::Evaluation { .. })));
 }
+
+#[test]
+fn values_cannot_be_nested_without_bound_by_building_them_step_by_step() {
+    let steps = |n: usize, step: &str| format!("{{% set x = [] %}}{}{{{{ x }}}}", step.repeat(n));
+    for hostile in [
+        steps(3_000, "{% set x = [x] %}"),
+        steps(60, &format!("{{% set x = {}x{} %}}", "[".repeat(60), "]".repeat(60))),
+        steps(1_500, "{% set x = x | batch(1) | list %}"),
+        format!("{}{{{{ a }}}}", "{% for a in [[[[[[[[[[[[[[[[[[[[[[a]]]]]]]]]]]]]]]]]]]]]] %}".repeat(60)),
+    ] {
+        let result = render(&hostile);
+        assert!(matches!(result, Err(TemplateError::TooDeep { .. })), "{} {result:?}", &hostile[..60]);
+    }
+    // Carries values from one turn of a loop to the next, and could build anything.
+    assert!(
+        render(
+            "{% set ns = namespace(x=[]) %}{% for i in range(30000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}"
+        )
+        .is_err()
+    );
+    assert_eq!(
+        render("{% set x = [] %}{% for i in range(2000) %}{% set x = [x] %}{% endfor %}{{ x }}"),
+        Ok(text("[]"))
+    );
+    let recursion = render("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}");
+    assert!(matches!(recursion, Err(TemplateError::Evaluation { .. })), "{recursion:?}");
+    let at_limit = steps(limits::TEMPLATE_BUILD_MAX - 1, "{% set x = [x] %}");
+    let small = std::thread::Builder::new().stack_size(1 << 20);
+    small.spawn(move || assert!(render(&at_limit).is_ok())).unwrap().join().unwrap();
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
+    #[test]
+    fn no_source_panics_or_overflows_law(parts in proptest::collection::vec(0usize..PIECES.len(), 0..60)) {
+        let source: String = parts.into_iter().map(|at| PIECES[at]).collect();
+        let _ = render(&source);
+        let _ = holds(&source);
+    }
+}
+
+const PIECES: [&str; 48] = [
+    "{{",
+    "}}",
+    "{%",
+    "%}",
+    "{#",
+    "#}",
+    "{{-",
+    "-}}",
+    " ",
+    "\n",
+    "vars",
+    ".port",
+    "vars.people",
+    "item",
+    "traits.os",
+    "[",
+    "]",
+    "(",
+    ")",
+    "{",
+    "}",
+    "'",
+    "\"",
+    "\\",
+    ",",
+    ":",
+    "|",
+    "|list",
+    "|join(',')",
+    "|map('upper')",
+    "+",
+    "-",
+    "*",
+    "/",
+    "~",
+    " not ",
+    " and ",
+    " in ",
+    " is defined",
+    "for x in vars.people",
+    "endfor",
+    "if x",
+    "elif 1",
+    "else",
+    "endif",
+    "set y = x",
+    "raw",
+    "ä",
+];
