@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod cache;
+pub mod config;
 pub mod exec;
 pub mod plan;
 pub mod report;

@@ -19,7 +19,7 @@ use common::{ids, limits};
 
 use crate::app;
 use crate::app::{Hold, TrustedEntry};
-pub use running::{Running, lock_root};
+pub use running::{RUN_FILE_SCHEMA, Running, lock_root};
 
 /// Settings of a server, complete and checked.
 #[derive(Clone, Debug)]

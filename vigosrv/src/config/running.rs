@@ -9,9 +9,14 @@ use serde::{Deserialize, Serialize};
 /// Bytes of `run/vigosrv.json`.
 const RUN_FILE_BYTES_MAX: u64 = 4 << 10;
 
+/// Version of the form of `run/vigosrv.json`.
+pub const RUN_FILE_SCHEMA: u32 = 1;
+
 /// What a running server says of itself in `run/vigosrv.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
+    /// Version of this form: [`RUN_FILE_SCHEMA`].
+    pub schema: u32,
     /// Process id.
     pub pid: u32,
     /// Address of the agent listener, as bound.
@@ -40,6 +45,12 @@ pub fn lock_root(root: &Path, who: &str) -> Result<Lock, Failure> {
 }
 
 impl Running {
+    /// This process, listening here.
+    pub fn now(grpc: String, api: String) -> Running {
+        let version = common::cli::VERSION.to_string();
+        Running { schema: RUN_FILE_SCHEMA, pid: std::process::id(), grpc, api, version }
+    }
+
     /// Writes `run/vigosrv.json`, when the server is ready.
     pub fn write(&self, root: &Path) -> Result<(), FileError> {
         // Plain values in a fixed struct always serialise.
@@ -82,7 +93,7 @@ mod tests {
     fn the_run_file_tells_where_the_server_listens() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("run")).unwrap();
-        let running = Running { pid: 7, grpc: "127.0.0.1:1".into(), api: "[::1]:2".into(), version: "0.1.0".into() };
+        let running = Running::now("127.0.0.1:1".into(), "[::1]:2".into());
         running.write(dir.path()).unwrap();
         assert_eq!(Running::read(dir.path()), Some(running));
         std::fs::write(dir.path().join("run/vigosrv.json"), "{\"pid\": 7").unwrap();
