@@ -6,5 +6,6 @@ pub mod cache;
 pub mod config;
 pub mod exec;
 pub mod plan;
+pub mod identity;
 pub mod report;
 pub mod sys;

@@ -4,7 +4,7 @@ mod seed;
 mod sign;
 
 pub use seed::{BadSeed, KEY_FILE_BYTES_MAX, Purpose, parse_seed, seed_text};
-pub use sign::{BadKey, BadSignature, PublicKey, SigningKey};
+pub use sign::{BadKey, BadSignature, PublicKey, SigningKey, sealing_public};
 
 use crate::ids::{Hash32, ServerId};
 

@@ -109,6 +109,11 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
+/// Public half of an X25519 secret (RFC 7748 section 6.1).
+pub fn sealing_public(secret: &[u8; 32]) -> [u8; 32] {
+    x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(*secret)).to_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +128,15 @@ mod tests {
         assert_eq!(key.public().verify(Context::Bundle, b"Payload", &signature), Err(BadSignature));
         assert_eq!(other.public().verify(Context::Bundle, b"payload", &signature), Err(BadSignature));
         assert_eq!(key.public().verify(Context::Bundle, b"payload", &[]), Err(BadSignature));
+    }
+
+    #[test]
+    fn sealing_keys_are_x25519() {
+        // RFC 7748 section 5.2: the first iteration multiplies the base point by 9.
+        let mut secret = [0; 32];
+        secret[0] = 9;
+        let expected = "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079";
+        assert_eq!(crate::ids::hex(&sealing_public(&secret)), expected);
     }
 
     #[test]
