@@ -5,7 +5,7 @@ pub mod agent;
 pub mod cache;
 pub mod config;
 pub mod exec;
-pub mod plan;
 pub mod identity;
+pub mod plan;
 pub mod report;
 pub mod sys;
