@@ -123,13 +123,11 @@ fn checked(content: File) -> Result<Enrollment, &'static str> {
     }
     let former = content.former.iter().take(FORMER_KEYS_MAX).map(|it| {
         let server = it.server.parse::<Hash32>().map_err(|_| "former")?;
-        Ok(FormerKey { server: ServerId(server), policy_key: key(&it.policy_key, "former")? })
+        Ok::<_, &'static str>(FormerKey { server: ServerId(server), policy_key: key(&it.policy_key, "former")? })
     });
-    let nonces = content
-        .nonces
-        .iter()
-        .take(NONCES_MAX)
-        .map(|it| Ok(SpentNonce { nonce: unhex(&it.nonce).ok_or("nonces")?, expires_ms: it.expires_ms }));
+    let nonces = content.nonces.iter().take(NONCES_MAX).map(|it| {
+        Ok::<_, &'static str>(SpentNonce { nonce: unhex(&it.nonce).ok_or("nonces")?, expires_ms: it.expires_ms })
+    });
     let pins = Pins { server, former: former.collect::<Result<_, _>>()?, nonces: nonces.collect::<Result<_, _>>()? };
     Ok(Enrollment { uuid, pins })
 }
