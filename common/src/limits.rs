@@ -166,6 +166,14 @@ pub const WRITER_GROUP_MAX: usize = 1_024;
 /// Server: memory of the writes of one transaction, in bytes; bounds how long an acknowledgement waits for others.
 pub const WRITER_GROUP_BYTES_MAX: usize = 16 << 20;
 
+/// Server: rows that one question to the database gives.
+pub const READ_ROWS_MAX: usize = 1_000;
+/// Server: steps of SQLite's machine that one question may take: about two seconds of one core.
+pub const READ_STEPS_MAX: u64 = 100_000_000;
+/// Server: steps between two looks at that bound.
+pub const READ_STEPS_BETWEEN: u64 = 10_000;
+
+const_assert!(READ_STEPS_BETWEEN * 100 <= READ_STEPS_MAX);
 const_assert!(WRITER_GROUP_MAX <= WRITER_QUEUE_MAX && WRITER_GROUP_BYTES_MAX <= WRITER_QUEUE_BYTES_MAX);
 const_assert!(WAL_CHECKPOINT_BYTES * 4 <= WAL_EMERGENCY_BYTES);
 const_assert!(REPORT_BYTES_MAX < MESSAGE_BYTES_MAX);

@@ -4,6 +4,7 @@
 mod contract;
 mod memory;
 mod ops;
+pub mod read;
 mod rules;
 mod sqlite;
 mod tables;

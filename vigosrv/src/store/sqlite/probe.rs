@@ -10,7 +10,7 @@ use crate::store::{AuditRow, RecordKind};
 
 impl SqliteStore {
     /// All rows of a query.
-    pub fn probe<T>(
+    pub(in crate::store) fn probe<T>(
         &self,
         sql: &str,
         params: impl Params,
@@ -20,7 +20,7 @@ impl SqliteStore {
         statement.query_map(params, read).unwrap().collect::<Result<_, _>>().unwrap()
     }
 
-    pub fn probe_rows(&self, uuid: &Uuid) -> Vec<(Lane, u64, u64, RecordKind)> {
+    pub(in crate::store) fn probe_rows(&self, uuid: &Uuid) -> Vec<(Lane, u64, u64, RecordKind)> {
         let sql =
             "SELECT lane, first_seq, last_seq, kind FROM runs WHERE envoy = (SELECT id FROM envoys WHERE uuid = ?1)
             ORDER BY lane, last_seq";
@@ -31,24 +31,24 @@ impl SqliteStore {
         })
     }
 
-    pub fn probe_forks(&self, uuid: &Uuid) -> Vec<(Lane, u64)> {
+    pub(in crate::store) fn probe_forks(&self, uuid: &Uuid) -> Vec<(Lane, u64)> {
         let sql = "SELECT lane, first_seq FROM forks WHERE envoy = (SELECT id FROM envoys WHERE uuid = ?1)";
         self.probe(sql, [uuid.as_bytes()], |row| {
             Ok((Lane::from_u32(row.get(0)?).unwrap(), row.get::<_, i64>(1)? as u64))
         })
     }
 
-    pub fn probe_events(&self) -> Vec<String> {
+    pub(in crate::store) fn probe_events(&self) -> Vec<String> {
         self.probe("SELECT kind FROM events ORDER BY id", [], |row| row.get(0))
     }
 
-    pub fn probe_traits(&self, uuid: &Uuid) -> Vec<(String, String)> {
+    pub(in crate::store) fn probe_traits(&self, uuid: &Uuid) -> Vec<(String, String)> {
         let sql =
             "SELECT path, json FROM envoy_traits WHERE envoy = (SELECT id FROM envoys WHERE uuid = ?1) ORDER BY path";
         self.probe(sql, [uuid.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
-    pub fn probe_audit(&self) -> Vec<(AuditRow, Hash32)> {
+    pub(in crate::store) fn probe_audit(&self) -> Vec<(AuditRow, Hash32)> {
         let sql = "SELECT at, actor, action, subject, detail, hash FROM audit ORDER BY id";
         self.probe(sql, [], |row| {
             let [actor, action, subject, detail] = [1, 2, 3, 4].map(|at| row.get(at));
