@@ -306,3 +306,6 @@ fn flush(
         result => result,
     }
 }
+
+#[cfg(test)]
+mod tests;
