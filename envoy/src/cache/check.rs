@@ -38,7 +38,8 @@ fn check(op: &StoreOp) -> Result<(), CacheError> {
 fn check_record(record: &QueueRecord) -> Result<(), CacheError> {
     let (head, bytes) = (&record.record, record.record.encoded_len());
     let lane = u32::try_from(head.lane).ok().and_then(Lane::from_u32);
-    if lane.is_none() || head.first_sequence == 0 || head.last_sequence < head.first_sequence {
+    let range_fits = (1..=head.last_sequence).contains(&head.first_sequence) && head.last_sequence <= i64::MAX as u64;
+    if lane.is_none() || !range_fits {
         let (lane, first, last) = (head.lane, head.first_sequence, head.last_sequence);
         return Err(CacheError::Io(format!(
             "state store: refused a record of lane {lane} for sequences {first}..={last}"

@@ -252,7 +252,10 @@ impl Header {
         let slots = [Slot::Current as u8, Slot::Previous as u8];
         match header.kind {
             Kind::Record if header.lane().is_none() => Err(Damage::Field("lane")),
-            Kind::Record if header.first == 0 || header.last < header.first => Err(Damage::Field("sequence")),
+            // Below 2^63, as on the wire: sums of sequences do not overflow.
+            Kind::Record if header.first == 0 || header.last < header.first || header.last > i64::MAX as u64 => {
+                Err(Damage::Field("sequence"))
+            }
             Kind::Record if RecordClass::from_u8(header.class).is_none() => Err(Damage::Field("class")),
             Kind::Assignment | Kind::Bundle if !slots.contains(&header.place) => Err(Damage::Field("slot")),
             _ => Ok(header),

@@ -195,6 +195,7 @@ fn what_cannot_be_stored_is_refused(make: Make) {
         (with(|r| r.record.lane = -1), "a negative lane"),
         (with(|r| r.record.first_sequence = 0), "sequence 0"),
         (with(|r| r.record.last_sequence = 2), "last before first"),
+        (with(|r| r.record.last_sequence = 1 << 63), "a sequence that is no i64"),
         (with(|r| r.record.previous_link = vec![0; 300_000]), "a record over its bound"),
         (StoreOp::SetMeta("x".repeat(256), vec![]), "a long name"),
         (StoreOp::SetMeta("a\0b".into(), vec![]), "NUL in a name"),

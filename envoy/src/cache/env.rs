@@ -18,6 +18,9 @@ pub(super) const DATA_FILE: &str = "data.mdb";
 /// Smallest map: what an empty store with all databases needs, and some room.
 const MAP_BYTES_MIN: usize = 256 << 10;
 
+/// The file is given room on its disk in steps of about so much, so that not every commit asks for it.
+const ROOM_STEP_BYTES: usize = 128 << 10;
+
 /// A database of the store; all have bytes for keys and values.
 pub(super) type Db<'t> = heed::Database<'t, Bytes, Bytes>;
 
@@ -172,6 +175,29 @@ impl Env {
             page_bytes = stat.page_size as usize;
         }
         Ok(pages * page_bytes)
+    }
+
+    /// Makes sure that the file has room on its disk for `bytes` more than `live_bytes`, what is in use. A full disk is an
+    /// error of kind [`CacheError::Full`] here, before a page is written; LMDB calls it an I/O error when half is written.
+    pub(super) fn reserve(&self, live_bytes: usize, bytes: usize) -> Result<(), Fault> {
+        let file = std::fs::OpenOptions::new().write(true).open(&self.path).map_err(heed::Error::Io)?;
+        let have = file.metadata().map_err(heed::Error::Io)?.len() as usize;
+        let wanted = live_bytes.saturating_add(bytes).min(self.map_bytes);
+        if have >= wanted {
+            return Ok(());
+        }
+        let more = page_multiple(wanted.saturating_add(ROOM_STEP_BYTES)).min(self.map_bytes).max(wanted) - have;
+        // What does not fit an offset does not fit a disk.
+        let (from, more) = (i64::try_from(have).unwrap_or(i64::MAX), i64::try_from(more).unwrap_or(i64::MAX));
+        match nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), from, more) {
+            Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS) | Ok(()) => Ok(()),
+            Err(errno) => Err(heed::Error::Io(errno.into()).into()),
+        }
+    }
+
+    /// Bytes of the file.
+    pub(super) fn file_bytes(&self) -> usize {
+        std::fs::metadata(&self.path).map_or(0, |meta| meta.len() as usize)
     }
 
     /// The file.

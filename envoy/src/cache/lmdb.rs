@@ -11,12 +11,12 @@ use heed::{EnvFlags, RwTxn};
 
 use common::chain::Lane;
 use common::ids::Uuid;
-use common::proto::{Message, wire};
+use common::proto::wire;
 
+use super::batch::{Batch, Work, put_bytes};
 use super::check::check_batch;
 use super::codec::{self, Header, Kind, Slot, Value};
 use super::env::{Db, Env, Fault, Name, page_multiple};
-use super::memory::NO_CURRENT_BUNDLE;
 use super::ops::{Cache, CacheError, Loaded, QueueRecord, StoreOp};
 use super::seal::{SEAL_KEY, Seal};
 
@@ -24,6 +24,8 @@ use super::seal::{SEAL_KEY, Seal};
 const MAP_BYTES_FIRST: usize = 1 << 20;
 /// Of the bound, the part that is kept free for batches that delete: one in so many.
 const RESERVE_PART: usize = 8;
+/// Room on the disk that a batch must leave for the next one that deletes: LMDB writes pages before it frees some.
+const ROOM_BYTES: usize = 128 << 10;
 /// A file above this is mapped afresh after a load, so that its pages do not stay in this process's memory.
 const REMAP_BYTES: u64 = 1 << 20;
 
@@ -66,6 +68,9 @@ impl Place {
     }
 }
 
+/// Receives a checked value: database, key, value.
+pub(super) type OnValue<'a> = &'a mut dyn FnMut(Name, &[u8], &Value<'_>) -> Result<(), CacheError>;
+
 /// The agent's state in LMDB.
 pub(super) struct LmdbCache {
     place: Place,
@@ -75,16 +80,6 @@ pub(super) struct LmdbCache {
     seal: Seal,
     /// Lowest revision that may be given out: above everything that a scan of the file found, also what was never committed.
     revision_floor: u64,
-}
-
-/// A write transaction with the seal that it will end in.
-struct Batch<'e> {
-    txn: RwTxn<'e>,
-    env: &'e Env,
-    seal: Seal,
-    uuid: Uuid,
-    /// Lanes whose floor must be found again, by [`Lane::index`].
-    touched: [bool; 2],
 }
 
 impl LmdbCache {
@@ -109,11 +104,10 @@ impl LmdbCache {
 
     /// Puts values that were found elsewhere, as they are, in one transaction.
     pub(super) fn import(&mut self, values: &[(Name, Vec<u8>, Vec<u8>)]) -> Result<(), CacheError> {
-        self.transact(&mut |batch| {
+        let bytes = values.iter().map(|(_, _, value)| value.len()).sum();
+        self.transact(bytes, &mut |batch| {
             let put = |(name, key, value): &(Name, Vec<u8>, Vec<u8>)| {
-                for lane in Lane::ALL {
-                    batch.touched[lane.index()] |= db_of(lane) == *name;
-                }
+                batch.touch(*name);
                 batch.replace(*name, key, Some(value))
             };
             values.iter().try_for_each(put)
@@ -132,10 +126,7 @@ impl LmdbCache {
     }
 
     /// Visits every value but the seal, in order of database and key, checked.
-    pub(super) fn walk(
-        &mut self,
-        visit: &mut dyn FnMut(Name, &[u8], &Value<'_>) -> Result<(), CacheError>,
-    ) -> Result<(), CacheError> {
+    pub(super) fn walk(&mut self, visit: OnValue<'_>) -> Result<(), CacheError> {
         let (uuid, dir) = (self.place.uuid, self.place.dir.clone());
         let env = self.env()?;
         walk(env, uuid, visit).map_err(|fault| told(fault, &dir))
@@ -163,167 +154,78 @@ impl LmdbCache {
         Ok(())
     }
 
-    /// Does `work` in one transaction, with as large a map as it needs.
-    fn transact(&mut self, work: &mut dyn FnMut(&mut Batch<'_>) -> Result<(), Fault>) -> Result<(), CacheError> {
-        // Ends: every turn but the last doubles the map, up to its bound.
+    /// Does `work`, which puts about `bytes`, in one transaction, with as large a map as it needs.
+    fn transact(&mut self, bytes: usize, work: Work<'_>) -> Result<(), CacheError> {
+        // Ends: every turn but the last makes the map larger, up to its bound.
         loop {
-            match self.try_transact(work) {
+            match self.try_transact(bytes, work) {
                 Ok(()) => return Ok(()),
                 Err(Fault::MapFull) => {
                     if !self.grow()? {
                         return Err(CacheError::Full);
                     }
                 }
+                Err(Fault::Failed(CacheError::Full)) => return Err(CacheError::Full),
                 Err(fault) => {
+                    // Where a disk was full after all, LMDB says "I/O error" for a write that was cut short.
+                    let room = self.env.as_ref().map(|env| env.reserve(env.file_bytes(), ROOM_BYTES));
                     // Aborted; but after a failed write LMDB may refuse to go on until it is opened again.
                     self.env = None;
-                    return Err(told(fault, &self.place.dir));
+                    return match (told(fault, &self.place.dir), room) {
+                        (CacheError::Io(_), Some(Err(Fault::Failed(CacheError::Full)))) => Err(CacheError::Full),
+                        (error, _) => Err(error),
+                    };
                 }
             }
         }
     }
 
-    fn try_transact(&mut self, work: &mut dyn FnMut(&mut Batch<'_>) -> Result<(), Fault>) -> Result<(), Fault> {
+    fn try_transact(&mut self, bytes: usize, work: Work<'_>) -> Result<(), Fault> {
         let (uuid, bytes_max) = (self.place.uuid, self.place.bytes_max);
         // Opens first where it must: that reads the seal.
-        self.env()?;
+        let env = self.env()?;
+        let before = env.live_bytes(&*env.read()?)?;
+        // The map grows ahead of need: where the address space ends it, there is still room to delete.
+        if before / 3 * 4 > env.map_bytes {
+            self.grow()?;
+        }
         let mut seal = self.seal;
         seal.revision = seal.revision.max(self.revision_floor);
         let env = self.env()?;
-        let mut batch = Batch { txn: env.write()?, env, seal, uuid, touched: [false; 2] };
-        let before = env.live_bytes(&batch.txn)?;
+        let has_room = match env.reserve(before, bytes + ROOM_BYTES) {
+            Ok(()) => true,
+            Err(Fault::Failed(CacheError::Full)) => false,
+            Err(fault) => return Err(fault),
+        };
+        let mut batch = Batch::begin(env, seal, uuid)?;
         work(&mut batch)?;
-        self.seal = batch.commit(before, bytes_max)?;
+        let live_max = if has_room { bytes_max - bytes_max / RESERVE_PART } else { 0 };
+        self.seal = batch.commit(before, live_max)?;
         Ok(())
     }
 
     /// Makes the map larger. `false` where it is at its bound.
     fn grow(&mut self) -> Result<bool, CacheError> {
-        let Some(env) = &mut self.env else { return Ok(false) };
-        let before = env.map_bytes;
-        let wanted = before.saturating_mul(2).min(page_multiple(self.place.bytes_max));
-        if wanted <= before {
-            return Ok(false);
-        }
-        match env.resize(wanted) {
-            Ok(()) => Ok(true),
-            Err(Fault::NoMemory) => {
-                // The address space is the bound from now on. LMDB has let go of its map: open again with the old size.
-                self.place.bytes_max = before;
-                self.reopen()?;
-                Ok(false)
+        for part in [1, 2, 4] {
+            let Some(env) = &mut self.env else { return Ok(false) };
+            let before = env.map_bytes;
+            let wanted = before.saturating_add(before / part).min(page_multiple(self.place.bytes_max));
+            if wanted <= before {
+                return Ok(false);
             }
-            Err(fault) => {
-                self.env = None;
-                Err(told(fault, &self.place.dir))
+            match env.resize(wanted) {
+                Ok(()) => return Ok(true),
+                // LMDB has let go of its map: open again with the old size, and try a smaller step.
+                Err(Fault::NoMemory) => self.reopen()?,
+                Err(fault) => {
+                    self.env = None;
+                    return Err(told(fault, &self.place.dir));
+                }
             }
         }
-    }
-}
-
-impl Batch<'_> {
-    fn apply(&mut self, op: &StoreOp) -> Result<(), Fault> {
-        match op {
-            StoreOp::PutSlot { assignment, bundle } => self.put_slot(assignment, bundle.as_ref()),
-            StoreOp::PutRecord(record) => {
-                let head = &record.record;
-                // Checked with the batch.
-                let Some(lane) = u32::try_from(head.lane).ok().and_then(Lane::from_u32) else { return Ok(()) };
-                self.touched[lane.index()] = true;
-                self.seal.note_acked(lane, head.first_sequence, head.last_sequence, record.acked_at_ms != 0);
-                self.seal.revision += 1;
-                let value = codec::encode_record(self.uuid, self.seal.revision, record);
-                self.replace(db_of(lane), &head.first_sequence.to_be_bytes(), Some(&value))
-            }
-            StoreOp::DeleteRecords { lane, firsts } => {
-                self.touched[lane.index()] = true;
-                firsts.iter().try_for_each(|first| self.replace(db_of(*lane), &first.to_be_bytes(), None))
-            }
-            StoreOp::SetMeta(name, value) => self.put_named(Kind::Meta, name, value),
-            StoreOp::SetTrait(name, Some(value)) => self.put_named(Kind::Trait, name, value),
-            StoreOp::SetTrait(name, None) => self.replace(Name::Traits, name.as_bytes(), None),
-        }
-    }
-
-    fn put_named(&mut self, kind: Kind, name: &str, value: &[u8]) -> Result<(), Fault> {
-        let db = if kind == Kind::Meta { Name::Meta } else { Name::Traits };
-        self.seal.revision += 1;
-        let value = codec::encode(Header::new(kind, 0, self.uuid, self.seal.revision), name, value);
-        self.replace(db, name.as_bytes(), Some(&value))
-    }
-
-    fn put_slot(&mut self, assignment: &wire::Signed, bundle: Option<&wire::Signed>) -> Result<(), Fault> {
-        let current = (self.slot(Name::Assignment, Slot::Current)?, self.slot(Name::Bundle, Slot::Current)?);
-        let (pair, bundle) = match (bundle, &current) {
-            (Some(bundle), _) => (codec::pair_of(bundle), bundle.encode_to_vec()),
-            (None, (Some(_), Some(bundle))) => bundle.clone(),
-            (None, _) => return Err(CacheError::Io(NO_CURRENT_BUNDLE.into()).into()),
-        };
-        // Without a current pair there is nothing to shift: a previous one is still the better fallback.
-        if let (Some((_, old_assignment)), Some((old_pair, old_bundle))) = &current {
-            self.write_slot(Kind::Assignment, Slot::Previous, *old_pair, old_assignment)?;
-            self.write_slot(Kind::Bundle, Slot::Previous, *old_pair, old_bundle)?;
-        }
-        self.write_slot(Kind::Assignment, Slot::Current, pair, &assignment.encode_to_vec())?;
-        self.write_slot(Kind::Bundle, Slot::Current, pair, &bundle)
-    }
-
-    /// Pair number and payload of a slot; `None` where it is empty or its checksum does not hold (it is replaced).
-    fn slot(&self, db: Name, slot: Slot) -> Result<Option<(u64, Vec<u8>)>, Fault> {
-        let stored = self.env.db(db).get(&self.txn, slot.name().as_bytes())?;
-        Ok(stored.and_then(|bytes| Value::decode(bytes).ok()).map(|value| (value.header.first, value.payload.to_vec())))
-    }
-
-    fn write_slot(&mut self, kind: Kind, slot: Slot, pair: u64, payload: &[u8]) -> Result<(), Fault> {
-        let db = if kind == Kind::Bundle { Name::Bundle } else { Name::Assignment };
-        // A bundle that stays is not written again: it is by far the largest value.
-        if self.slot(db, slot)?.is_some_and(|stored| stored.0 == pair && stored.1 == payload) {
-            return Ok(());
-        }
-        self.seal.revision += 1;
-        let value = codec::encode_slot(kind, slot, self.uuid, self.seal.revision, pair, payload);
-        self.replace(db, slot.name().as_bytes(), Some(&value))
-    }
-
-    /// Puts or deletes a value, and counts.
-    fn replace(&mut self, name: Name, key: &[u8], value: Option<&[u8]>) -> Result<(), Fault> {
-        let db = self.env.db(name);
-        if let Some(old) = db.get(&self.txn, key)? {
-            let header = Header::decode(old).map_err(|damage| corrupt(name.text(), key, &damage))?;
-            self.seal.remove(&header);
-        }
-        match value {
-            Some(value) => {
-                let header = Header::decode(value).map_err(|damage| corrupt(name.text(), key, &damage))?;
-                self.seal.add(&header);
-                db.put(&mut self.txn, key, value)?;
-            }
-            None => drop(db.delete(&mut self.txn, key)?),
-        }
-        Ok(())
-    }
-}
-
-impl Batch<'_> {
-    /// Seals and commits, and gives back the seal. `before` is what the pages in use were before the batch.
-    fn commit(mut self, before: usize, bytes_max: usize) -> Result<Seal, Fault> {
-        for lane in Lane::ALL {
-            if self.touched[lane.index()] {
-                set_floor(&self.txn, &self.env.db(db_of(lane)), lane, &mut self.seal)?;
-            }
-        }
-        // The bound counts pages in use, not the file: free pages inside the map are as good as none to a batch that must
-        // write before it can free. A batch that shrinks is always welcome: it is the way out.
-        let after = self.env.live_bytes(&self.txn)?;
-        if after > before && after > bytes_max - bytes_max / RESERVE_PART {
-            return Err(CacheError::Full.into());
-        }
-        // The number of the transaction: a store that was rolled back by a damaged meta page shows.
-        self.seal.txn = self.txn.id() as u64;
-        self.seal.revision += 1;
-        self.env.db(Name::Meta).put(&mut self.txn, SEAL_KEY, &self.seal.encode(self.uuid))?;
-        self.txn.commit()?;
-        Ok(self.seal)
+        // The address space is the bound from now on.
+        self.place.bytes_max = self.env.as_ref().map_or(self.place.bytes_max, |env| env.map_bytes);
+        Ok(false)
     }
 }
 
@@ -382,7 +284,8 @@ impl Cache for LmdbCache {
         if batch.is_empty() {
             return Ok(());
         }
-        self.transact(&mut |work| batch.iter().try_for_each(|op| work.apply(op)))
+        let bytes = batch.iter().map(put_bytes).sum();
+        self.transact(bytes, &mut |work| batch.iter().try_for_each(|op| work.apply(op)))
     }
 
     fn read_records(&mut self, lane: Lane, first: u64, max_bytes: usize) -> Result<Vec<QueueRecord>, CacheError> {
@@ -440,11 +343,7 @@ pub(super) fn checked<'a>(name: Name, uuid: Uuid, key: &[u8], bytes: &'a [u8]) -
     Ok(value)
 }
 
-fn walk(
-    env: &Env,
-    uuid: Uuid,
-    visit: &mut dyn FnMut(Name, &[u8], &Value<'_>) -> Result<(), CacheError>,
-) -> Result<(), Fault> {
+fn walk(env: &Env, uuid: Uuid, visit: OnValue<'_>) -> Result<(), Fault> {
     let txn = env.read()?;
     for name in Name::ALL {
         for entry in env.db(name).iter(&txn)? {
@@ -473,15 +372,7 @@ fn read_seal(env: &Env, uuid: Uuid) -> Result<Seal, Fault> {
     Ok(seal)
 }
 
-/// The floor of a lane: the oldest record that is left, or above all where none is.
-fn set_floor(txn: &heed::RoTxn<'_>, db: &Db<'_>, lane: Lane, seal: &mut Seal) -> Result<(), Fault> {
-    let first = db.first(txn)?.and_then(|(key, _)| key.try_into().ok().map(u64::from_be_bytes));
-    let lane = &mut seal.lanes[lane.index()];
-    lane.floor = first.unwrap_or(lane.highest + 1);
-    Ok(())
-}
-
-fn corrupt(db: &str, key: &[u8], damage: &codec::Damage) -> CacheError {
+pub(super) fn corrupt(db: &str, key: &[u8], damage: &codec::Damage) -> CacheError {
     CacheError::Corrupt(format!("state store: database {db}, {}: {damage}", key_text(key)))
 }
 

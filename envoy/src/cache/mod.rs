@@ -3,6 +3,7 @@
 //! [`Cache`] is the interface; [`MemoryCache`] keeps everything in memory, for the simulator and for a host whose disk
 //! refuses altogether.
 
+mod batch;
 mod blobs;
 mod check;
 pub mod codec;
@@ -11,6 +12,8 @@ mod contract;
 mod env;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod killed;
 mod lmdb;
 mod memory;
 mod open;
@@ -21,6 +24,7 @@ mod probe;
 mod salvage;
 mod scan;
 mod seal;
+mod verify;
 mod walk;
 
 pub use blobs::Blobs;
@@ -28,3 +32,4 @@ pub use memory::MemoryCache;
 pub use open::{LOCK_FILE, OpenError, Options, Store};
 pub use ops::*;
 pub use owner::{Answer, Owner, Request};
+pub use verify::{LaneReport, QueueLine, Report, list_queue, verify};

@@ -136,7 +136,7 @@ impl Store {
         incidents.push(format!("memory-only: {reason}"));
         let salvaged = Salvaged::from_file(&options.dir.join(DATA_FILE), options.uuid);
         let memory = salvaged.into_memory(options.bytes_max, Vec::new());
-        Store { options: options.clone(), backend: Backend::Memory(Box::new(memory)), incidents, lock: lock }
+        Store { options: options.clone(), backend: Backend::Memory(Box::new(memory)), incidents, lock }
     }
 
     fn cache(&mut self) -> &mut dyn Cache {

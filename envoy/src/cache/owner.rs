@@ -199,7 +199,6 @@ mod tests {
     use crate::cache::open::Options;
     use common::ids::Uuid;
     use common::time::Wall;
-    use std::sync::mpsc::channel;
 
     #[test]
     fn requests_are_answered_in_order_and_finished_before_the_end() {
@@ -207,7 +206,7 @@ mod tests {
         let options = Options::new(&scratch.path().join("state"), Uuid::from_bytes([1; 16]), Wall(0));
         let blobs = Blobs::new(&scratch.path().join("blobs"), 1 << 20);
         let store = Store::open(&options).expect("nobody else holds it");
-        let (sender, answers) = channel();
+        let (sender, answers) = sync_channel(16);
         let send = move |answer| sender.send(answer).expect("the test listens");
         let owner = Owner::start(store, blobs, Clock::system(), send).expect("it starts");
         let record = fixture::run(Lane::Urgent, 1, 1, &[0; 32]);

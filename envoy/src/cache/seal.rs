@@ -85,11 +85,6 @@ impl Seal {
         lane.acked = if acked { lane.acked.max(last) } else { lane.acked.min(first - 1) };
     }
 
-    /// Stored bytes of all records.
-    pub fn queue_bytes(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.bytes).sum()
-    }
-
     /// Where the sums of `found`, made by walking the store, are not what this seal says: the first difference in words.
     pub fn difference(&self, found: &Seal) -> Option<String> {
         for lane in Lane::ALL {

@@ -66,6 +66,12 @@ pub(super) fn lookup(file: &File, meta: &Meta, database: &str, key: &[u8]) -> Re
     walk.find(&tree, key)
 }
 
+/// Receives the key and value of each node of a tree of plain values.
+type OnValue<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>;
+
+/// Receives each leaf node: number of its page, node, value.
+type OnNode<'a> = &'a mut dyn FnMut(u64, &Node<'_>, &[u8]) -> Result<(), BadPage>;
+
 /// Pages that were met, each at most once.
 struct Seen {
     bits: Vec<u64>,
@@ -137,12 +143,7 @@ impl Walk<'_> {
     }
 
     /// A tree of plain values.
-    fn tree(
-        &mut self,
-        tree: &Tree,
-        order: KeyOrder,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
-    ) -> Result<(), BadPage> {
+    fn tree(&mut self, tree: &Tree, order: KeyOrder, visit: OnValue<'_>) -> Result<(), BadPage> {
         self.tree_with(tree, order, &mut |page, node, value| {
             if node.flags & !BIG_DATA != 0 {
                 return Err(BadPage::new(page, "a node has flags that this program does not set"));
@@ -151,12 +152,7 @@ impl Walk<'_> {
         })
     }
 
-    fn tree_with(
-        &mut self,
-        tree: &Tree,
-        order: KeyOrder,
-        visit: &mut dyn FnMut(u64, &Node<'_>, &[u8]) -> Result<(), BadPage>,
-    ) -> Result<(), BadPage> {
+    fn tree_with(&mut self, tree: &Tree, order: KeyOrder, visit: OnNode<'_>) -> Result<(), BadPage> {
         let mut counted = Counted::default();
         if tree.root != NO_PAGE {
             if tree.depth == 0 || tree.depth > DEPTH_MAX {
@@ -180,7 +176,7 @@ impl Walk<'_> {
         depth: u16,
         order: KeyOrder,
         counted: &mut Counted,
-        visit: &mut dyn FnMut(u64, &Node<'_>, &[u8]) -> Result<(), BadPage>,
+        visit: OnNode<'_>,
     ) -> Result<(), BadPage> {
         let bad = |what: &str| BadPage::new(number, what);
         self.seen.claim(number, 1)?;

@@ -132,3 +132,76 @@ fn the_page_walk_agrees_with_lmdb_after_any_history() {
     drop(cache);
     assert_eq!(probe::probe(&place, 20_000), probe::Verdict::Sound { revision });
 }
+
+/// Runs `work` in a child, where limits of a process can be set; it answers with an empty text when all is well.
+fn in_child(work: impl FnOnce() -> Result<(), String>) {
+    let answer = crate::sys::fork::run(60_000, || work().err().unwrap_or_default().into_bytes());
+    assert_eq!(
+        answer,
+        crate::sys::fork::Ended::Answered(Vec::new()),
+        "{}",
+        match &answer {
+            crate::sys::fork::Ended::Answered(text) => String::from_utf8_lossy(text).into_owned(),
+            other => format!("{other:?}"),
+        }
+    );
+}
+
+fn fill_until_full(cache: &mut LmdbCache) -> Result<usize, String> {
+    for (n, record) in fixture::chain(Lane::Urgent, 20_000, 1_000).into_iter().enumerate() {
+        match cache.commit(&[StoreOp::PutRecord(record)]) {
+            Ok(()) => {}
+            Err(CacheError::Full) => return Ok(n),
+            Err(error) => return Err(format!("record {n}: {error}")),
+        }
+    }
+    Err("it never fills up".to_string())
+}
+
+/// After `n` records it was full: all are there, one can be deleted, the freed room is used again.
+fn check_usable(cache: &mut LmdbCache, n: usize) -> Result<(), String> {
+    let say = |error: CacheError| error.to_string();
+    let found = cache.load().map_err(say)?.lanes[0].len();
+    if found != n || n < 50 {
+        return Err(format!("{found} records of {n}"));
+    }
+    for first in 1..=20 {
+        cache.commit(&[StoreOp::DeleteRecords { lane: Lane::Urgent, firsts: vec![first] }]).map_err(say)?;
+    }
+    cache.commit(&[StoreOp::SetMeta("a".into(), vec![1; 1_000])]).map_err(say)
+}
+
+#[test]
+fn a_full_disk_is_full_and_the_old_state_stays() {
+    use nix::sys::resource::{Resource, setrlimit};
+    let Temporary { cache, _dir } = fresh(64 << 20, true);
+    let place = cache.place.clone();
+    drop(cache);
+    in_child(|| {
+        // What a full disk does to a write, a limit on the size of files does too, without a disk to fill.
+        // SAFETY: no handler, only "ignore": the write fails with EFBIG instead of ending the process.
+        unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGXFSZ, nix::sys::signal::SigHandler::SigIgn) }
+            .map_err(|e| e.to_string())?;
+        setrlimit(Resource::RLIMIT_FSIZE, 3 << 20, 3 << 20).map_err(|e| e.to_string())?;
+        let mut cache = LmdbCache::open(place, 0).map_err(|e| e.to_string())?;
+        let n = fill_until_full(&mut cache)?;
+        check_usable(&mut cache, n)
+    });
+}
+
+#[test]
+fn a_small_address_space_bounds_the_map() {
+    use nix::sys::resource::{Resource, setrlimit};
+    let Temporary { cache, _dir } = fresh(1 << 30, true);
+    let place = cache.place.clone();
+    drop(cache);
+    in_child(|| {
+        let pages = std::fs::read_to_string("/proc/self/statm").map_err(|e| e.to_string())?;
+        let now: u64 = pages.split(' ').next().and_then(|n| n.parse().ok()).ok_or("no size")?;
+        let most = now * 4_096 + (40 << 20);
+        setrlimit(Resource::RLIMIT_AS, most, most).map_err(|e| e.to_string())?;
+        let mut cache = LmdbCache::open(place, 0).map_err(|e| e.to_string())?;
+        let n = fill_until_full(&mut cache)?;
+        check_usable(&mut cache, n)
+    });
+}

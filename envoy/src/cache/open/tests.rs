@@ -75,7 +75,7 @@ fn a_missing_file_becomes_a_new_store() {
     let (scratch, dir, _) = filled();
     fs::remove_file(dir.join(DATA_FILE)).expect("it is removed");
     assert_eq!(open(&dir).1, Loaded::default());
-    assert_eq!(aside(scratch.path()), [PathBuf::new(); 0]);
+    assert!(aside(scratch.path()).is_empty());
 }
 
 #[test]
