@@ -81,7 +81,9 @@ pub fn human_bytes(bytes: u64) -> String {
 /// The known name nearest to a wrong one, for "did you mean", when it is near enough to help.
 pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let best = known.into_iter().map(|name| (edit_distance(wrong, name), name)).min()?;
-    (best.0 <= 1 + wrong.chars().count() / 4).then_some(best.1)
+    // A name of one letter is near to every other one, which helps nobody.
+    let n = wrong.chars().count();
+    (best.0 <= 1 + n / 4 && best.0 < n).then_some(best.1)
 }
 
 /// Optimal string alignment distance: insert, delete, replace, swap neighbours.

@@ -288,7 +288,7 @@ impl Files for LocalFiles<'_> {
 
 /// The variables of a file below `vars/`.
 pub fn vars_file(doc: &Doc, errors: &mut Vec<Error>) -> BTreeMap<String, Value> {
-    match doc.expect_map(doc.root(), "the file") {
+    match doc.expect_root(&["vars"]) {
         Ok(root) => {
             errors.extend(doc.unknown_keys(root, &["vars"], "a file of variables"));
             vars(doc, root.get("vars"), errors)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::template::{ENVOY_KEYS, Engine, NAMESPACES, TemplateError};
+use super::template::{ENVOY_KEYS, Engine, NAMESPACES, Scope, TemplateError, has_markers};
 use crate::bundle::Value;
 use crate::units::nearest;
 
@@ -52,17 +52,43 @@ impl<'s> Looker<'s> {
     /// What a text with markers uses.
     pub fn text(&self, source: &'s str, has_item: bool) -> Uses {
         match self.engine.compile_text(source) {
-            Ok(compiled) => uses(source, compiled.references(), has_item),
-            Err(error) => broken(source, &error),
+            Ok(compiled) => self.checked(source, uses(source, compiled.references(), has_item), false),
+            Err(error) => broken(source, &error, "template"),
         }
     }
 
     /// What a condition uses.
     pub fn condition(&self, source: &'s str, has_item: bool) -> Uses {
         match self.engine.compile_condition(source) {
-            Ok(condition) => uses(source, condition.references(), has_item),
-            Err(error) => broken(source, &error),
+            Ok(condition) => {
+                let bare = !has_markers(source);
+                self.checked(source, uses(source, condition.references(), has_item), bare)
+            }
+            Err(error) => broken(source, &error, "condition"),
         }
+    }
+
+    /// Adds filters and tests that do not exist: the engine itself finds out only when it gets there.
+    fn checked(&self, source: &str, mut uses: Uses, bare: bool) -> Uses {
+        for call in calls(source, bare) {
+            let (probe, kind) = match call.is_test {
+                true => (format!("{{{{ '' is {} }}}}", call.name), "test"),
+                false => (format!("{{{{ '' | {} }}}}", call.name), "filter"),
+            };
+            let scope = Scope::new(&BTreeMap::new(), &serde_json::Value::Null, &BTreeMap::new());
+            if let Err(TemplateError::Evaluation { detail, .. }) = self.engine.render_once(&probe, &scope)
+                && detail.ends_with("is unknown")
+            {
+                let what = format!("there is no {kind} `{}`", call.name);
+                uses.flaws.push(Flaw {
+                    spot: spot_at(source, call.at),
+                    what,
+                    cure: "see the list of MiniJinja".into(),
+                });
+            }
+        }
+        uses.flaws.sort_by_key(|flaw| flaw.spot);
+        uses
     }
 }
 
@@ -135,13 +161,72 @@ fn uses(source: &str, names: BTreeSet<String>, has_item: bool) -> Uses {
             }
         }
     }
-    out.flaws.sort_by_key(|flaw| flaw.spot);
     out
 }
 
-fn broken(source: &str, error: &TemplateError) -> Uses {
+/// A filter or test that a template applies.
+struct Call<'s> {
+    name: &'s str,
+    at: usize,
+    is_test: bool,
+}
+
+/// Every filter and test in the expressions of a template, or in a bare expression.
+fn calls(source: &str, bare: bool) -> Vec<Call<'_>> {
+    let bytes = source.as_bytes();
+    let (mut out, mut at, mut inside) = (Vec::new(), 0, bare);
+    let word_at = |from: usize| {
+        let from = from + source[from..].len() - source[from..].trim_start().len();
+        let length = source[from..].find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(source.len() - from);
+        (from, &source[from..from + length])
+    };
+    while at < bytes.len() {
+        let two = bytes.get(at..at + 2).unwrap_or_default();
+        match bytes[at] {
+            _ if !inside && two == b"{#" => {
+                at = source[at..].find("#}").map_or(bytes.len(), |end| at + end);
+            }
+            _ if !inside && (two == b"{{" || two == b"{%") => {
+                inside = true;
+                // What stands between `raw` and `endraw` is text.
+                if two == b"{%" && word_at(at + 2).1 == "raw" {
+                    at = source[at + 2..].find("endraw").map_or(bytes.len(), |end| at + 2 + end);
+                }
+                at += 1;
+            }
+            _ if inside && !bare && (two == b"}}" || two == b"%}") => inside = false,
+            quote @ (b'\'' | b'"') if inside => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != quote {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+            }
+            b'|' if inside => {
+                let (at, name) = word_at(at + 1);
+                out.push(Call { name, at, is_test: false });
+            }
+            b'i' if inside && two == b"is" && word_at(at).1 == "is" && !source[..at].ends_with(is_word) => {
+                let (mut start, mut name) = word_at(at + 2);
+                if name == "not" {
+                    (start, name) = word_at(start + 3);
+                }
+                out.push(Call { name, at: start, is_test: true });
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    out.retain(|call| !call.name.is_empty());
+    out
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn broken(source: &str, error: &TemplateError, kind: &str) -> Uses {
     let (line, what) = match error {
-        TemplateError::Syntax { line, detail } => (*line, format!("the template does not parse: {detail}")),
+        TemplateError::Syntax { line, detail } => (*line, format!("the {kind} does not parse: {detail}")),
         TemplateError::TooDeep { line } => {
             (*line, "the template is nested too deep, or chains too many operators".to_string())
         }
@@ -157,7 +242,10 @@ fn broken(source: &str, error: &TemplateError) -> Uses {
 
 /// Where a name first stands by itself.
 fn spot_of(source: &str, name: &str) -> Spot {
-    let at = occurrences(source, name).next().unwrap_or(0);
+    spot_at(source, occurrences(source, name).next().unwrap_or(0))
+}
+
+fn spot_at(source: &str, at: usize) -> Spot {
     let before = &source[..at];
     let line = before.matches('\n').count() as u32 + 1;
     Spot { line, column: before.rsplit('\n').next().unwrap_or_default().chars().count() as u32 + 1 }
@@ -165,7 +253,6 @@ fn spot_of(source: &str, name: &str) -> Spot {
 
 /// Offsets at which the name stands, not as a part of a longer word.
 fn occurrences<'a>(source: &'a str, name: &'a str) -> impl Iterator<Item = usize> + 'a {
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
     source.match_indices(name).map(|(at, _)| at).filter(move |&at| {
         !source[..at].ends_with(|c| is_word(c) || c == '.') && !source[at + name.len()..].starts_with(is_word)
     })
@@ -225,6 +312,14 @@ mod tests {
             ("{{ item.name }}", "`item` exists only", "foreach", 1, 4),
             ("{{ envoy.hostnam }}", "`envoy.hostnam` does not exist", "envoy.hostname", 1, 4),
             ("a\n  {{ vars.x", "does not parse", "", 2, 3),
+            (
+                "{% raw %}{{ a | nope }}{% endraw %}{# | nope #} | nope {{ '| nope' | upper }}\n {{ 1 | nope }}",
+                "no filter `nope`",
+                "",
+                2,
+                9,
+            ),
+            ("{% if vars.x is defined and vars.y is  not odd_ish %}{% endif %}", "no test `odd_ish`", "", 1, 44),
             ("a\n  {% if vars.x %}\nb", "does not parse", "", 2, 3),
         ] {
             let uses = look(source);

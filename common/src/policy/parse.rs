@@ -44,13 +44,7 @@ pub trait Files {
 /// Parses a configcrate. `fallback` is its name where the file need not give one. The crate is there also when there are
 /// errors, so that others may still refer to it; it must not be compiled then.
 pub fn parse_crate(doc: &Doc, fallback: Option<&str>, files: &mut dyn Files, errors: &mut Vec<Error>) -> Option<Crate> {
-    let root = match doc.expect_map(doc.root(), "configcrate") {
-        Ok(root) => root,
-        Err(error) => {
-            errors.push(error.expected("the keys name, vars, vars_files, defaults and resources"));
-            return None;
-        }
-    };
+    let root = doc.expect_root(&CRATE_KEYS).map_err(|error| errors.push(error)).ok()?;
     errors.extend(doc.unknown_keys(root, &CRATE_KEYS, "a configcrate"));
     let (name, at) = crate_name(doc, root, fallback, errors)?;
     let mut defaults_of = vars_of_files(doc, root, files, errors);
@@ -396,34 +390,47 @@ impl<'d> Parser<'d, '_> {
         let given = |name: &str| map.get(name).is_some();
         let inherited = self.defaults.iter().filter(|entry| kind.param(&entry.key).is_some() && !given(&entry.key));
         let (mut params, mut places) = (BTreeMap::new(), HashMap::new());
-        let mut blob = None;
+        let (mut blob, mut misspelt) = (None, Vec::new());
         for entry in own.chain(inherited) {
             if kind.param(&entry.key).is_none() {
-                self.unknown_param(entry, kind);
+                misspelt.extend(self.unknown_param(entry, kind));
                 continue;
             }
             self.look_into(&entry.value, seen);
-            places.insert(entry.key.as_str(), entry.value.at);
+            places.insert(entry.key.as_str(), &entry.value);
             if entry.key == "source" {
                 blob = self.source(&entry.value, seen).or(blob);
             }
             params.insert(entry.key.clone(), value(self.doc, &entry.value, &entry.key, self.errors));
         }
         for problem in kind.check(&params) {
-            let at = problem.param.as_deref().and_then(|name| places.get(name)).copied();
-            self.errors.push(self.doc.error(at.unwrap_or(node.at), problem.message));
+            // A misspelt parameter is not missing too.
+            if misspelt.iter().any(|name| problem.message == kind.missing(name)) {
+                continue;
+            }
+            let place = problem.param.as_deref().and_then(|name| Some((name, places.get(name)?)));
+            self.errors.push(match place {
+                Some((name, written)) => match problem.message.strip_prefix(&format!("`{name}` must be ")) {
+                    Some(expected) => self.doc.wrong_type(written, name, expected),
+                    None => self.doc.error(written.at, problem.message),
+                },
+                None => self.doc.error(node.at, problem.message),
+            });
         }
         params.retain(|_, value| *value != Value::Null);
         (params, blob)
     }
 
-    fn unknown_param(&mut self, entry: &Entry, kind: &Type) {
+    /// Complains about a parameter that the type does not have; returns the one that was probably meant.
+    fn unknown_param(&mut self, entry: &Entry, kind: &'static Type) -> Option<&'static str> {
         let params = kind.params.iter().map(|param| param.name);
         let error = self.doc.error(entry.at, format!("`{}` has no parameter `{}`", kind.name, entry.key));
-        self.errors.push(match nearest(&entry.key, params.clone().chain(COMMON_KEYS)) {
+        let near = nearest(&entry.key, params.clone().chain(COMMON_KEYS));
+        self.errors.push(match near {
             Some(near) => error.cure(format!("did you mean `{near}`?")),
             None => error.expected(format!("one of {}", params.collect::<Vec<_>>().join(", "))),
         });
+        near
     }
 
     /// The file that `source` names; its path is literal, because its content is part of what is published.

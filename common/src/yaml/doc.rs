@@ -212,10 +212,19 @@ impl Doc {
         unknown.map(|entry| self.unknown_key(entry, known, context)).collect()
     }
 
+    /// The mapping that the whole file is; an empty file counts as an empty one. `keys` are those it may have.
+    pub fn expect_root(&self, keys: &[&str]) -> Result<&Map, Error> {
+        self.expect_map(&self.root, "").map_err(|_| {
+            let error = self.error(self.root.at, format!("the file holds {}", self.root.describe()));
+            error.expected(format!("a mapping with the keys {}", keys.join(", ")))
+        })
+    }
+
     fn unknown_key(&self, entry: &Entry, known: &[&str], context: &str) -> Error {
         let error = self.error(entry.at, format!("unknown key `{}` in {context}", entry.key));
         match nearest(&entry.key, known.iter().copied()) {
             Some(near) => error.cure(format!("did you mean `{near}`?")),
+            None if known.len() == 1 => error.expected(format!("`{}`", known[0])),
             None => error.expected(format!("one of {}", known.join(", "))),
         }
     }

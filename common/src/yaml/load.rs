@@ -238,6 +238,8 @@ impl Loader<'_> {
         let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
         if indent.contains('\t') {
             error.cure("indent with spaces, YAML does not allow tabs")
+        } else if info.contains("anchor") {
+            error.cure("put a value that begins with `*` or `&` in quotes")
         } else if value.starts_with(['%', '@', '`', '*', '&', '!']) {
             error.cure("put a value that begins with a special character in quotes")
         } else if info.contains("mapping values are not allowed") {

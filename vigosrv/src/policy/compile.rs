@@ -56,7 +56,12 @@ impl<'l> Compiler<'l> {
         let mut resolver = Resolver::new(self.loaded, errors);
         let mut globs = Vec::new();
         for mapping in &self.loaded.mappings {
+            let n_errors = errors.len();
             let resolved = resolver.resolve(mapping, errors);
+            // Without what it failed to name, the rest of a mapping says little.
+            if errors.len() > n_errors {
+                continue;
+            }
             let place = format!("{}:{}", mapping.group.path, mapping.at.line);
             let crates: Vec<&Crate> = resolved.crates.iter().map(|&id| &self.loaded.crates[id]).collect();
             if self.sound && crates.iter().all(|member| member.resources.is_empty()) {

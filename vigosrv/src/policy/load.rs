@@ -141,8 +141,7 @@ impl Loaded {
     }
 
     fn add_role(&mut self, doc: &Doc, files: &mut TreeFiles<'_>, errors: &mut Vec<Error>) {
-        let Some(root) = root(doc, "a role", errors) else { return };
-        errors.extend(doc.unknown_keys(root, &["name", "configcrates", "vars", "vars_files"], "a role"));
+        let Some(root) = root(doc, &["name", "configcrates", "vars", "vars_files"], "a role", errors) else { return };
         let Some(node) = root.get("name") else {
             let error = doc.error(doc.root().at, "the role has no `name`");
             errors.push(error.cure("begin the file with `name: NAME`"));
@@ -158,16 +157,16 @@ impl Loaded {
     }
 
     fn add_common(&mut self, doc: &Doc, files: &mut TreeFiles<'_>, errors: &mut Vec<Error>) {
-        let Some(root) = root(doc, "a common.vgo", errors) else { return };
-        errors.extend(doc.unknown_keys(root, &["roles", "configcrates", "vars", "vars_files"], COMMON_FILE));
+        let Some(root) = root(doc, &["roles", "configcrates", "vars", "vars_files"], COMMON_FILE, errors) else {
+            return;
+        };
         let directory = doc.path().rsplit_once('/').map_or("", |(directory, _)| directory);
         self.commons.insert(directory.to_string(), group(doc, root, files, errors));
     }
 
     fn add_environments(&mut self, doc: &Doc, files: &mut TreeFiles<'_>, errors: &mut Vec<Error>) {
         self.has_environments = true;
-        let Some(root) = root(doc, "environments.vgo", errors) else { return };
-        errors.extend(doc.unknown_keys(root, &["environments"], ENVIRONMENTS_FILE));
+        let Some(root) = root(doc, &["environments"], ENVIRONMENTS_FILE, errors) else { return };
         let Some(node) = root.get("environments") else { return };
         let environments = match doc.expect_map(node, "environments") {
             Ok(map) => map,
@@ -188,8 +187,7 @@ impl Loaded {
     }
 
     fn add_mappings(&mut self, doc: &Doc, files: &mut TreeFiles<'_>, errors: &mut Vec<Error>) {
-        let Some(root) = root(doc, "a file of mappings", errors) else { return };
-        errors.extend(doc.unknown_keys(root, &["envoys"], "a file of mappings"));
+        let Some(root) = root(doc, &["envoys"], "a file of mappings", errors) else { return };
         let Some(node) = root.get("envoys") else { return };
         let list = match doc.expect_list(node, "envoys") {
             Ok(list) => list,
@@ -213,8 +211,11 @@ impl Loaded {
     }
 }
 
-fn root<'d>(doc: &'d Doc, what: &str, errors: &mut Vec<Error>) -> Option<&'d Map> {
-    doc.expect_map(doc.root(), what).map_err(|error| errors.push(error)).ok()
+/// The mapping that a file is, its keys checked.
+fn root<'d>(doc: &'d Doc, keys: &[&str], what: &str, errors: &mut Vec<Error>) -> Option<&'d Map> {
+    let root = doc.expect_root(keys).map_err(|error| errors.push(error)).ok()?;
+    errors.extend(doc.unknown_keys(root, keys, what));
+    Some(root)
 }
 
 fn group(doc: &Doc, map: &Map, files: &mut TreeFiles<'_>, errors: &mut Vec<Error>) -> Group {
