@@ -32,6 +32,10 @@ pub const RESOURCES_PER_BUNDLE_MAX: usize = 20_000;
 pub const RETRIES_MAX: i64 = 100;
 /// Items that one `foreach` may unroll to.
 pub const FOREACH_ITEMS_MAX: usize = 10_000;
+/// Resources of one run, after `foreach` is unrolled.
+pub const RESOURCES_PER_RUN_MAX: usize = 100_000;
+/// Bytes of messages and diffs that one run keeps of what it changed, and as many of what failed: a record carries less.
+pub const RUN_TEXT_BYTES_MAX: usize = 512 << 10;
 /// Characters of one template or condition, checked before it is parsed.
 pub const TEMPLATE_SOURCE_BYTES_MAX: usize = 64 << 10;
 /// Nesting of brackets and blocks in a template: the parser recurses.
@@ -183,6 +187,9 @@ const_assert!(BUNDLE_BYTES_MAX + (1 << 20) <= MESSAGE_BYTES_MAX);
 const_assert!(RECORD_BYTES_MAX * 2 <= REPORT_BYTES_MAX);
 // A value as deep as allowed can be written in a file: root, resources, resource, parameter.
 const_assert!(VALUE_DEPTH_MAX + 4 <= YAML_DEPTH_MAX);
+// A run keeps at least what its record can carry.
+const_assert!(RECORD_BYTES_MAX <= RUN_TEXT_BYTES_MAX);
+const_assert!(RESOURCES_PER_BUNDLE_MAX <= RESOURCES_PER_RUN_MAX);
 const_assert!(BACKOFF_FIRST_MS <= BACKOFF_MAX_MS);
 const_assert!(INTERVAL_MIN_MS <= INTERVAL_DEFAULT_MS && INTERVAL_DEFAULT_MS <= INTERVAL_MAX_MS);
 // TERM leaves time to store the result and exit within 10 s.

@@ -98,10 +98,14 @@ pub fn walk(
         bad: vec![false; n],
         notified: vec![false; n],
         entries: Vec::with_capacity(n),
+        left: n,
+        changed_text: limits::RUN_TEXT_BYTES_MAX,
+        failed_text: limits::RUN_TEXT_BYTES_MAX,
         clock,
     };
     let mut interrupted = false;
     for (index, resource) in bundle.resources.iter().enumerate() {
+        walk.left -= 1;
         if walk.hands.stopping() {
             interrupted = true;
             walk.bad[index] = true;
@@ -143,6 +147,12 @@ struct Walk<'w> {
     bad: Vec<bool>,
     notified: Vec<bool>,
     entries: Vec<ResourceReport>,
+    /// Resources that have no entry yet, before `foreach` is unrolled.
+    left: usize,
+    /// Bytes of text that entries may still take: of what changed, and of what failed. A first run of a large policy
+    /// would otherwise keep a diff of everything.
+    changed_text: usize,
+    failed_text: usize,
     /// When the last entry ended, which is when the next one begins.
     clock: Mono,
 }
@@ -233,10 +243,13 @@ impl<'w> Walk<'w> {
             Cow::Owned(Value::List(items)) => Cow::Owned(items),
             _ => return Err("`foreach` must give a list".to_string()),
         };
-        match items.len() > limits::FOREACH_ITEMS_MAX {
-            true => Err(format!("`foreach` gives {} items; the limit is {}", items.len(), limits::FOREACH_ITEMS_MAX)),
-            false => Ok(items),
+        if items.len() > limits::FOREACH_ITEMS_MAX {
+            return Err(format!("`foreach` gives {} items; the limit is {}", items.len(), limits::FOREACH_ITEMS_MAX));
         }
+        if self.entries.len() + self.left + items.len() > limits::RESOURCES_PER_RUN_MAX {
+            return Err(format!("with these items the run has more than {} resources", limits::RESOURCES_PER_RUN_MAX));
+        }
+        Ok(items)
     }
 
     fn item(
@@ -363,12 +376,13 @@ impl<'w> Walk<'w> {
                 verdict.message = "sensitive: nothing of it is shown".to_string();
             }
         }
+        let budget = if bad { &mut self.failed_text } else { &mut self.changed_text };
         self.entries.push(ResourceReport {
             name,
             kind: resource.kind.clone(),
             outcome: verdict.outcome,
-            message: cut(verdict.message),
-            diff: cut(verdict.diff),
+            message: cut(verdict.message, budget),
+            diff: cut(verdict.diff, budget),
             duration_ms,
             fingerprint,
         });
@@ -420,16 +434,19 @@ fn failed(message: String) -> Verdict {
     Verdict { outcome: Outcome::Failed, message, diff: String::new() }
 }
 
-/// Cuts a text to its bound, at a character, and says so.
-fn cut(mut text: String) -> String {
-    if text.len() > limits::OUTCOME_TEXT_BYTES_MAX {
+/// Cuts a text to its bound and to what is left for all, at a character, and says so.
+fn cut(mut text: String, left: &mut usize) -> String {
+    let most = limits::OUTCOME_TEXT_BYTES_MAX.min(*left);
+    if text.len() > most {
         let note = format!("\n[{} bytes in all]", text.len());
-        let mut at = limits::OUTCOME_TEXT_BYTES_MAX - note.len();
+        let mut at = most.saturating_sub(note.len());
         while !text.is_char_boundary(at) {
             at -= 1;
         }
         text.truncate(at);
         text.push_str(&note);
+        text.shrink_to_fit();
     }
+    *left = left.saturating_sub(text.len());
     text
 }

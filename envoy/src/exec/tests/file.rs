@@ -244,3 +244,18 @@ fn unknown_accounts_are_named() {
     sandbox.expect("file", &params(&[("owner", text("ada"))]), Changed);
     assert_eq!(sandbox.at(TARGET).metadata().unwrap().uid(), 1234);
 }
+
+#[test]
+fn a_disk_that_fills_up_half_way_leaves_the_old_file_and_no_rest() {
+    let mut sandbox = Sandbox::new();
+    let Some(_disk) = super::sandbox::Mounted::tmpfs(&sandbox.at("/d"), "size=128k") else { return };
+    fs::write(sandbox.at(TARGET), "old").unwrap();
+    let before = sandbox.picture().keys().cloned().collect::<Vec<_>>();
+    sandbox.blob("files/big", &vec![b'z'; 1 << 20]);
+    for asked in [("content", text(&"y".repeat(1 << 20))), ("source", text("files/big"))] {
+        let report = sandbox.expect("file", &params(&[asked]), Blocked);
+        assert!(report.message.contains("free some space"), "{}", report.message);
+        assert_eq!(fs::read(sandbox.at(TARGET)).unwrap(), b"old");
+        assert_eq!(sandbox.picture().keys().cloned().collect::<Vec<_>>(), before);
+    }
+}

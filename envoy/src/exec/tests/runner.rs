@@ -50,12 +50,12 @@ fn a_directory_made_in_the_run_is_seen_by_the_next_resource() {
 }
 
 #[test]
-fn thousands_of_files_converge_and_then_settle() {
+fn hundreds_of_files_converge_and_then_settle() {
     let sandbox = Sandbox::new();
-    let files = || (0..2_000).map(|n| file(&format!("/d/f{n}"), &format!("{n}"))).collect::<Vec<_>>();
-    assert_eq!(sandbox.run_all(files()).counts().changed, 2_000);
+    let files = || (0..300).map(|n| file(&format!("/d/f{n}"), &format!("{n}"))).collect::<Vec<_>>();
+    assert_eq!(sandbox.run_all(files()).counts().changed, 300);
     let report = sandbox.run_all(files());
-    assert_eq!((report.counts().ok, report.counts().total()), (2_000, 2_000));
+    assert_eq!((report.counts().ok, report.counts().total()), (300, 300));
 }
 
 #[test]
@@ -91,5 +91,65 @@ fn a_resource_that_settles_is_silent_and_one_that_changes_is_not() {
     assert!(!all.contains("\"secret\"") && !all.contains("+secret"), "{all}");
     let report = sandbox.run_all(vec![file("/d/x", "secret")]);
     assert_eq!((report.resources[0].outcome, report.resources[0].message.as_str()), (Outcome::Ok, ""));
-    let _ = Value::Null;
+}
+
+const ODD: [&str; 22] = [
+    "",
+    "/",
+    "//",
+    "/d",
+    "/d/",
+    "/d/.",
+    "/d/x/y",
+    "/d/\u{0}",
+    ".",
+    "..",
+    "/..",
+    "{{ vars.port }}",
+    "{{ item",
+    "0644",
+    "9999",
+    "after:(",
+    "%s",
+    "'",
+    "nobody",
+    "\n",
+    "files/a",
+    "templates/../a",
+];
+
+fn odd_value(seed: usize) -> Value {
+    match seed % 31 {
+        at @ 0..22 => text(ODD[at]),
+        22 => Value::Null,
+        23 => Value::Bool(true),
+        24 => Value::Int(i64::MIN),
+        25 => Value::Float(f64::NAN),
+        26 => Value::List(vec![]),
+        27 => Value::List(vec![text("true"), Value::Null]),
+        28 => Value::Map(Default::default()),
+        29 => text(&"/x".repeat(3_000)),
+        _ => text(&format!("/d/{}", "n".repeat(300))),
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+    #[test]
+    fn no_parameters_panic_and_every_resource_has_an_entry_law(
+        shapes in proptest::collection::vec((0usize..6, proptest::collection::vec((0usize..12, 0usize..31), 0..6)), 1..12)
+    ) {
+        let sandbox = Sandbox::new();
+        let types = common::policy::params::TYPES;
+        let resources: Vec<Resource> = shapes.iter().enumerate().map(|(n, (kind, params))| {
+            let kind = types.get(*kind);
+            let named = |at: usize| kind.map_or("x", |kind| kind.params[at % kind.params.len()].name);
+            let params = params.iter().map(|(at, seed)| (named(*at), odd_value(*seed))).collect();
+            resource(&format!("r{n}"), kind.map_or("none", |kind| kind.name), &params)
+        }).collect();
+        let before = sandbox.picture();
+        let report = run(&sandbox.input(resources.clone(), true));
+        assert_eq!(report.resources.len(), resources.len());
+        assert_eq!(sandbox.picture(), before);
+    }
 }

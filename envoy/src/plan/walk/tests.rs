@@ -239,7 +239,38 @@ fn crate_defaults_reach_their_own_resources_only() {
 
 #[test]
 fn long_texts_are_cut_at_a_character() {
-    let long = cut("ä".repeat(limits::OUTCOME_TEXT_BYTES_MAX));
+    let mut left = limits::RUN_TEXT_BYTES_MAX;
+    let long = cut("ä".repeat(limits::OUTCOME_TEXT_BYTES_MAX), &mut left);
     assert!(long.len() <= limits::OUTCOME_TEXT_BYTES_MAX && long.ends_with("bytes in all]"));
-    assert_eq!(cut("short".to_string()), "short");
+    assert_eq!(cut("short".to_string(), &mut left), "short");
+    assert_eq!(left, limits::RUN_TEXT_BYTES_MAX - long.len() - 5);
+    assert_eq!(cut("longer than that".to_string(), &mut 3), "\n[16 bytes in all]");
+    assert_eq!(cut(String::new(), &mut 0), "");
+}
+
+#[test]
+fn texts_of_all_resources_together_are_bounded_and_failures_keep_theirs() {
+    let long = "x".repeat(limits::OUTCOME_TEXT_BYTES_MAX);
+    let resources: Vec<_> = (0..500).map(|n| with(&format!("{n}{long}"), &[])).collect();
+    let verdicts: Vec<_> = resources
+        .iter()
+        .map(|r| (r.name.as_str(), [if r.name.starts_with("499") { Failed } else { Changed }]))
+        .collect();
+    let verdicts: Vec<(&str, &[Outcome])> = verdicts.iter().map(|(name, list)| (*name, &list[..])).collect();
+    let (entries, ..) = check(resources.clone(), script(&verdicts), Options::default());
+    let total: usize = entries.iter().map(|entry| entry.message.len() + entry.diff.len()).sum();
+    assert!(total < 2 * limits::RUN_TEXT_BYTES_MAX, "{total}");
+    assert!(entries[499].message.len() > 8_000);
+}
+
+#[test]
+fn items_beyond_the_bounds_fail_their_resource() {
+    let many = |n: i64| Some(Value::List((0..n).map(Value::Int).collect()));
+    let resources = vec![Resource { foreach: many(10_001), ..resource("a") }, resource("b")];
+    let (entries, ..) = check(resources, Script::default(), Options::default());
+    assert_eq!(outcomes(&entries), [Failed, Fine]);
+    let resources: Vec<_> = (0..11).map(|n| Resource { foreach: many(9_999), ..resource(&format!("r{n}")) }).collect();
+    let (entries, ..) = check(resources, Script::default(), Options::default());
+    assert_eq!(entries.len(), 10 * 9_999 + 1);
+    assert!(entries.last().unwrap().message.contains("100000 resources"), "{}", entries.last().unwrap().message);
 }
