@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import urllib.parse
 
 import h2.config
 import h2.connection
@@ -11,12 +12,35 @@ from OpenSSL import SSL
 import vigo_wire as wire
 
 
+STATUS = {
+    1: "CANCELLED",
+    2: "UNKNOWN",
+    3: "INVALID_ARGUMENT",
+    4: "DEADLINE_EXCEEDED",
+    5: "NOT_FOUND",
+    6: "ALREADY_EXISTS",
+    7: "PERMISSION_DENIED",
+    8: "RESOURCE_EXHAUSTED",
+    9: "FAILED_PRECONDITION",
+    10: "ABORTED",
+    12: "UNIMPLEMENTED",
+    13: "INTERNAL",
+    14: "UNAVAILABLE",
+    16: "UNAUTHENTICATED",
+}
+
+
+def frame(message):
+    """A gRPC message with its prefix."""
+    return b"\0" + struct.pack(">I", len(message)) + message
+
+
 class Refused(Exception):
-    """A gRPC status other than OK."""
+    """A gRPC status other than OK, by name, or what the HTTP layer said instead."""
 
     def __init__(self, status, message):
-        super().__init__(f"grpc-status {status}: {message}")
-        self.status = int(status)
+        super().__init__(f"{status}: {message}")
+        self.status = status
         self.message = message
 
 
@@ -49,45 +73,64 @@ class Channel:
         if data:
             self.tls.sendall(data)
 
-    def call(self, method, message):
-        """The raw bytes of the answer's first message."""
+    def start(self, path, method="POST", content_type="application/grpc"):
+        """Opens a stream with the head of a request."""
         stream = self.http.get_next_available_stream_id()
-        self.http.send_headers(
-            stream,
-            [
-                (":method", "POST"),
-                (":scheme", "https"),
-                (":path", f"/vigo.v1.Agent/{method}"),
-                (":authority", "localhost"),
-                ("content-type", "application/grpc"),
-                ("te", "trailers"),
-            ],
-        )
-        frame = b"\0" + struct.pack(">I", len(message)) + message
-        self.http.send_data(stream, frame, end_stream=True)
+        head = [(":method", method), (":scheme", "https"), (":path", path), (":authority", "localhost")]
+        self.http.send_headers(stream, head + [("content-type", content_type), ("te", "trailers")])
+        return stream
+
+    def exchange(self, path, frames, **head):
+        """Sends a request whose body is `frames` as they are. The first message of the answer; any other outcome is a Refused."""
+        stream = self.start(path, **head)
+        for at in range(0, len(frames), 16384):
+            self.http.send_data(stream, frames[at : at + 16384])
+            self._flush()
+        self.http.end_stream(stream)
         self._flush()
-        body, status, text = b"", None, ""
+        return self.answer(stream)
+
+    def answer(self, stream):
+        body, headers = b"", {}
         while True:
-            data = self.tls.recv(65536)
-            for event in self.http.receive_data(data):
-                if isinstance(event, h2.events.DataReceived) and event.stream_id == stream:
+            for event in self.receive():
+                if isinstance(event, h2.events.ConnectionTerminated):
+                    raise ConnectionError(f"GOAWAY {event.error_code}")
+                if getattr(event, "stream_id", None) != stream:
+                    continue
+                if isinstance(event, h2.events.DataReceived):
                     body += event.data
                     self.http.acknowledge_received_data(event.flow_controlled_length, stream)
                 elif isinstance(event, (h2.events.ResponseReceived, h2.events.TrailersReceived)):
-                    headers = dict(event.headers)
-                    status = headers.get("grpc-status", status)
-                    text = headers.get("grpc-message", text)
-                elif isinstance(event, h2.events.StreamReset) and event.stream_id == stream:
-                    raise Refused(13, f"stream reset {event.error_code}")
-                elif isinstance(event, h2.events.ConnectionTerminated):
-                    raise ConnectionError(f"GOAWAY {event.error_code}")
-                elif isinstance(event, h2.events.StreamEnded) and event.stream_id == stream:
+                    headers.update(event.headers)
+                elif isinstance(event, h2.events.StreamReset):
+                    raise Refused("RST_STREAM", str(event.error_code))
+                if isinstance(event, h2.events.StreamEnded):
                     self._flush()
-                    if status != "0":
-                        raise Refused(status or 2, text)
-                    (length,) = struct.unpack(">I", body[1:5])
-                    return body[5 : 5 + length]
+                    return self.outcome(headers, body)
             self._flush()
+
+    @staticmethod
+    def outcome(headers, body):
+        if headers.get(":status") != "200":
+            raise Refused("HTTP " + headers.get(":status", "?"), "")
+        status = int(headers.get("grpc-status", 2))
+        if status != 0:
+            raise Refused(STATUS.get(status, str(status)), urllib.parse.unquote(headers.get("grpc-message", "")))
+        (length,) = struct.unpack(">I", body[1:5])
+        return body[5 : 5 + length]
+
+    def receive(self):
+        """Events of the next bytes that arrive. A closed connection is a ConnectionError."""
+        try:
+            data = self.tls.recv(65536)
+        except (SSL.ZeroReturnError, SSL.SysCallError) as error:
+            raise ConnectionError("closed") from error
+        return self.http.receive_data(data)
+
+    def call(self, method, message):
+        """A unary call with one message."""
+        return self.exchange(f"/vigo.v1.Agent/{method}", frame(message))
 
     def close(self):
         self.http.close_connection()
