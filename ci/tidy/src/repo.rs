@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::rust::{Source, test_only_modules};
+
 /// One text file.
 #[derive(Clone, Debug)]
 pub struct File {
@@ -65,4 +67,24 @@ pub fn files(suffixes: &[&str]) -> Vec<File> {
 pub fn rust_files() -> Vec<File> {
     let generated = |file: &File| file.path == "common/src/proto/vigo.v1.rs";
     files(&[".rs"]).into_iter().filter(|file| !generated(file)).collect()
+}
+
+/// Beginnings of the paths of modules that are declared for tests only.
+pub fn test_prefixes(files: &[File]) -> Vec<String> {
+    let mut out = Vec::new();
+    for file in files {
+        let own = file.path.trim_end_matches(".rs");
+        let folder = if matches!(file.name(), "mod.rs" | "lib.rs" | "main.rs") { file.folder() } else { own };
+        for module in test_only_modules(&Source::new(&file.text)) {
+            out.push(format!("{folder}/{module}.rs"));
+            out.push(format!("{folder}/{module}/"));
+        }
+    }
+    out
+}
+
+/// Whether a file is test code as a whole: an integration test, a bench, or below one of the prefixes.
+pub fn is_test(file: &File, prefixes: &[String]) -> bool {
+    let placed = ["/tests/", "/benches/"].iter().any(|part| file.path.contains(part)) || file.name() == "tests.rs";
+    placed || prefixes.iter().any(|prefix| file.path.starts_with(prefix))
 }

@@ -11,23 +11,22 @@ const CODE_LINES_SMELL: usize = 500;
 /// Lines at which a test module moves to a file of its own.
 const TEST_LINES_MAX: usize = 150;
 
-fn is_test_file(file: &File) -> bool {
-    file.name() == "tests.rs" || file.path.contains("/tests/") || file.path.contains("/benches/")
-}
-
-fn each(rule: impl Fn(&File, &Source, &mut Vec<String>)) -> Vec<String> {
+/// Applies a rule to every file; `rule` is told whether it is test code as a whole.
+fn each(rule: impl Fn(&File, &Source, bool, &mut Vec<String>)) -> Vec<String> {
     let mut out = Vec::new();
-    for file in repo::rust_files() {
-        rule(&file, &Source::new(&file.text), &mut out);
+    let files = repo::rust_files();
+    let tests = repo::test_prefixes(&files);
+    for file in &files {
+        rule(file, &Source::new(&file.text), repo::is_test(file, &tests), &mut out);
     }
     out
 }
 
 #[test]
 fn a_file_is_one_idea() {
-    let violations = each(|file, source, out| {
+    let violations = each(|file, source, is_test, out| {
         let lines = source.code_lines();
-        if is_test_file(file) {
+        if is_test {
             return;
         }
         if lines > CODE_LINES_MAX {
@@ -45,9 +44,9 @@ fn a_file_is_one_idea() {
 
 #[test]
 fn every_file_says_what_it_is_for() {
-    let violations = each(|file, _, out| {
+    let violations = each(|file, _, is_test, out| {
         // Tests of one file, beside it: what they are for is in its name.
-        if is_test_file(file) && file.path.contains("/src/") {
+        if is_test && file.path.contains("/src/") {
             return;
         }
         let first = file.text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!["));
@@ -60,7 +59,7 @@ fn every_file_says_what_it_is_for() {
 
 #[test]
 fn unsafe_lives_in_sys_and_the_opening_of_the_store_only() {
-    let violations = each(|file, source, out| {
+    let violations = each(|file, source, _, out| {
         let allowed = file.path.contains("/src/sys/") || file.path == "envoy/src/cache/env.rs";
         if !allowed && tokens(&source.code).contains(&"unsafe") {
             out.push(format!("{}: unsafe outside sys/", file.path));
@@ -72,8 +71,8 @@ fn unsafe_lives_in_sys_and_the_opening_of_the_store_only() {
 #[test]
 fn global_state_lives_in_sys_only() {
     let cells = ["Mutex", "RwLock", "Cell", "RefCell", "UnsafeCell", "OnceCell"];
-    let violations = each(|file, source, out| {
-        if file.path.contains("/src/sys/") || is_test_file(file) {
+    let violations = each(|file, source, is_test, out| {
+        if file.path.contains("/src/sys/") || is_test {
             return;
         }
         let code = source.production();
@@ -94,9 +93,9 @@ fn global_state_lives_in_sys_only() {
 
 #[test]
 fn an_unwrap_is_proved_by_a_comment() {
-    let violations = each(|file, source, out| {
+    let violations = each(|file, source, is_test, out| {
         let tool = file.path.starts_with("ci/");
-        if is_test_file(file) || tool || is_declared_for_tests(file) {
+        if is_test || tool {
             return;
         }
         let code = source.production();
@@ -112,20 +111,9 @@ fn an_unwrap_is_proved_by_a_comment() {
     report("unwrap, expect, unreachable! and panic! have a comment that proves them, within four lines", &violations);
 }
 
-/// Whether the module above declares this file for tests only.
-fn is_declared_for_tests(file: &File) -> bool {
-    let name = file.name().trim_end_matches(".rs");
-    let parents =
-        [format!("{}/mod.rs", file.folder()), format!("{}.rs", file.folder()), format!("{}/lib.rs", file.folder())];
-    parents.iter().any(|parent| {
-        let source = Source::new(&repo::read(parent));
-        vigo_tidy::rust::test_only_modules(&source).iter().any(|module| module == name)
-    })
-}
-
 #[test]
 fn test_files_hold_tests() {
-    let violations = each(|file, _, out| {
+    let violations = each(|file, _, _, out| {
         // Below tests/, a folder holds helpers.
         let integration = file.folder().ends_with("/tests") && !file.folder().contains("/src/");
         let holds = ["#[test]", "proptest!", "contract_tests!"].iter().any(|mark| file.text.contains(mark));

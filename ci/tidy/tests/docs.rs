@@ -135,7 +135,7 @@ fn update(path: &str, fresh: &str) {
 fn every_decision_is_in_the_index() {
     let path = "docs/adr/README.md";
     let index = repo::read(path);
-    let records: Vec<File> = repo::files(&[".md"]).into_iter().filter(|file| is_record(file)).collect();
+    let records: Vec<File> = repo::files(&[".md"]).into_iter().filter(is_record).collect();
     let head = index.split("| record |").next().unwrap_or_default();
     let mut fresh = format!("{head}| record | decision |\n|---|---|\n");
     for record in &records {

@@ -1,27 +1,13 @@
 //! Arrows between folders go down only.
 
-use vigo_tidy::{layers, repo, report, rust};
-
-/// Files of modules that are declared for tests only.
-fn test_only(files: &[repo::File]) -> Vec<String> {
-    let mut out = Vec::new();
-    for file in files {
-        let own = file.path.trim_end_matches(".rs");
-        let folder = if matches!(file.name(), "mod.rs" | "lib.rs" | "main.rs") { file.folder() } else { own };
-        for module in rust::test_only_modules(&rust::Source::new(&file.text)) {
-            out.push(format!("{folder}/{module}.rs"));
-            out.push(format!("{folder}/{module}/"));
-        }
-    }
-    out
-}
+use vigo_tidy::{layers, repo, report};
 
 #[test]
 fn imports_follow_the_table_of_layers() {
     let files = repo::rust_files();
-    let test_only = test_only(&files);
     let declared = |path: &str| layers::declared_names(&repo::read(path));
-    let production = files.iter().filter(|file| !test_only.iter().any(|prefix| file.path.starts_with(prefix)));
+    let tests = repo::test_prefixes(&files);
+    let production = files.iter().filter(|file| !repo::is_test(file, &tests));
     let violations: Vec<String> =
         production.flat_map(|file| layers::check(&file.path, &file.text, &declared)).collect();
     report("arrows between folders go down only (ci/tidy/src/layers.rs, docs/ARCHITECTURE.md)", &violations);

