@@ -187,6 +187,7 @@ impl Agent {
             ),
         );
         self.schedule.set_interval(assignment.interval_ms, cx.now.mono);
+        self.next_check = self.next_check.min(self.schedule.next());
         self.notes.confirmed_ms = self.notes.confirmed_ms.max(self.clock.now_ms(cx.now.mono));
         self.keep_cached = false;
         self.gate.make_current(applied);

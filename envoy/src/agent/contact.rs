@@ -196,7 +196,8 @@ impl Agent {
         };
         let trust = judge(&hello, self.peer(), channel.ca_trusted, channel.presented_ca.as_ref(), self.server_now(cx));
         match trust {
-            Trust::Pinned => self.note_trust("", cx),
+            // Said only when it has let us in: one that stepped down proves its identity too.
+            Trust::Pinned => {}
             Trust::NewPolicyKey(key) if self.trial.is_none() => {
                 cx.log(Level::Warn, "the server has a new policy key, signed by its identity key: pinned");
                 self.pins.replace_policy_key(key);
@@ -522,7 +523,10 @@ impl Agent {
             Contact::Connecting { deadline, .. }
             | Contact::Greeting { deadline, .. }
             | Contact::Authenticating { deadline, .. } => Some(*deadline),
-            Contact::Up(up) => Some(up.deadline(self.next_check)),
+            Contact::Up(up) => {
+                let free = self.n_pins_saving == 0 && self.trial.is_none();
+                up.deadline(free.then_some(self.next_check))
+            }
         }
     }
 }

@@ -252,6 +252,11 @@ impl Agent {
         if self.exited {
             return None;
         }
+        self.deadlines().into_iter().flatten().min()
+    }
+
+    /// Of each part.
+    pub(super) fn deadlines(&self) -> [Option<Mono>; 6] {
         let run = (self.mode == Mode::Daemon && self.term.is_none()).then(|| self.schedule.next());
         [
             run,
@@ -261,9 +266,6 @@ impl Agent {
             self.control_deadline(),
             self.report_deadline(),
         ]
-        .into_iter()
-        .flatten()
-        .min()
     }
 
     /// Asks for everything that is due.

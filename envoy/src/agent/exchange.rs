@@ -41,6 +41,8 @@ pub(super) struct Up {
     /// The server wants it held.
     hold: bool,
     since: Mono,
+    /// It has waited for the run beside it long enough.
+    lingered: bool,
     /// What the server said of the queue, until the queue was brought in line with it.
     standing: Option<Standing>,
     /// Records are being read.
@@ -75,6 +77,7 @@ impl Up {
             address,
             hold,
             since: now,
+            lingered: false,
             standing: Some(standing),
             reading: None,
             call: None,
@@ -87,11 +90,15 @@ impl Up {
         }
     }
 
-    /// When it must be looked at again.
-    pub(super) fn deadline(&self, next_check: Mono) -> Mono {
-        let own = self.call.map_or(next_check, |(_, _, deadline)| deadline);
-        let fetch = self.fetch.as_ref().map_or(own, |fetch| own.min(fetch.deadline));
-        if self.hold || self.call.is_some() { fetch } else { fetch.min(self.since + LINGER_MS + 1) }
+    /// When it must be looked at again. `next_check` is absent where something else comes first, whose end is an event.
+    pub(super) fn deadline(&self, next_check: Option<Mono>) -> Option<Mono> {
+        let fetch = self.fetch.as_ref().map(|fetch| fetch.deadline);
+        if let Some((_, _, deadline)) = self.call {
+            return Some(fetch.map_or(deadline, |fetch| fetch.min(deadline)));
+        }
+        let next_check = next_check.filter(|_| self.reading.is_none());
+        let linger = (!self.hold && !self.lingered).then(|| self.since + LINGER_MS);
+        [fetch, next_check, linger].into_iter().flatten().min()
     }
 
     /// It ended where it would have been ended: not held, nothing asked.
@@ -428,8 +435,10 @@ impl Agent {
     /// A channel that is not held ends when there is nothing left to say.
     fn end_if_done(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono;
-        let Contact::Up(up) = &self.contact else { return };
+        let Contact::Up(up) = &mut self.contact else { return };
         let lingers = now.since(up.since) < LINGER_MS;
+        up.lingered = !lingers;
+        let Contact::Up(up) = &self.contact else { return };
         let running = !matches!(self.converge.phase, Phase::Idle) || self.persist.busy() || self.schedule.due();
         let wants = self.adoption_needs_contact() || self.waiters_want_contact();
         let urgent = self.queue.waiting()[Lane::Urgent.index()] > 0 && now >= self.report_after && lingers;

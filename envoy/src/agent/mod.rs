@@ -26,6 +26,8 @@ pub mod pins;
 mod schedule;
 mod session;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 pub use self::core::Agent;
 pub use config::{AgentConfig, AgentInit, Mode};

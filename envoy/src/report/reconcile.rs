@@ -6,8 +6,9 @@
 //! - `A < W <= T`: an acknowledgement got lost. When the server's link at `W` is ours, everything up to `W` is there; when it
 //!   is not, what waits is sent again: the server keeps the same once, and shows another history as a fork.
 //! - `W < A`: the server was restored. What is retained is sent again; what is not becomes a gap `lost-in-restore`.
-//! - `W > T`: our store was lost or set back. Records that were certainly never sent are numbered anew behind `W`; any other
-//!   is sent as it is (the same once, or a fork: a cloned or set back host is *meant* to be seen). New records follow `W`.
+//! - `W > T`, or `W` within what was certainly never sent: our store was lost or set back. Those records are numbered anew
+//!   behind `W`; any other is sent as it is (the same once, or a fork: a cloned or set back host is *meant* to be seen). New
+//!   records follow `W`.
 //!
 //! A record is certainly unsent when it was made after the store began or was damaged and before any server was met with it
 //! (`unmet_from`). The first contact ends that, in a commit of its own before the first record is sent: one more sync in
@@ -36,7 +37,7 @@ impl Queue {
     /// The first sequence of each lane whose bodies [`Queue::reconcile`] needs and that are not in memory: read them first.
     pub fn bodies_for(&self, standing: &Standing) -> Option<(LaneId, u64)> {
         self.lanes.iter().find_map(|lane| {
-            let from = lane.unmet_from.filter(|_| standing.watermarks[lane.id.index()] >= lane.next)?;
+            let from = lane.unmet_from.filter(|from| standing.watermarks[lane.id.index()] >= *from)?;
             let cold = |entry: &&Entry| entry.first >= from && !lane.hot.contains_key(&entry.first);
             lane.waiting().find(cold).map(|entry| (lane.id, entry.first))
         })
@@ -81,7 +82,7 @@ impl Queue {
 impl Lane {
     fn reconcile(&mut self, watermark: u64, server_link: Hash32, server_ms: u64, wall_ms: i64) -> Option<String> {
         let (name, top) = (self.id.name(), self.next - 1);
-        if watermark > top {
+        if watermark > top || self.unmet_from.is_some_and(|from| watermark >= from) {
             return self.follow(watermark, server_link);
         }
         if watermark > self.acked {
