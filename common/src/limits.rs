@@ -87,6 +87,8 @@ pub const CALL_TIMEOUT_MS: u64 = 30_000;
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 /// Server: time from the handshake to `Authenticate` or `Enroll`, in milliseconds.
 pub const AUTHENTICATE_TIMEOUT_MS: u64 = 15_000;
+/// Server: a connection without calls in flight is told to go away after this, in milliseconds.
+pub const IDLE_TIMEOUT_MS: u64 = 60_000;
 /// Server: silence on a held connection after which it is pinged, in milliseconds. Below the idle time-out that common
 /// address translators give established connections.
 pub const KEEPALIVE_MS: u64 = 240_000;
@@ -94,12 +96,16 @@ pub const KEEPALIVE_MS: u64 = 240_000;
 pub const KEEPALIVE_TIMEOUT_MS: u64 = 20_000;
 /// Server: time that a connection told to go away has for its calls in flight, in milliseconds.
 pub const GOAWAY_GRACE_MS: u64 = 5_000;
+/// Server: time that a peer has to close its end after the last word, in milliseconds.
+pub const LINGER_MS: u64 = 2_000;
 /// Bytes of the header list of one request.
 pub const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Bytes that one stream may have waiting in HTTP/2 for the peer's window.
 pub const SEND_BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Calls given up by one peer, less calls that it let finish, before its connection is closed (reset flood).
 pub const RESETS_PER_CONNECTION_MAX: u32 = 64;
+/// Letters of other threads that wait for a loop; the sender waits when it is full.
+pub const MAILBOX_LETTERS_MAX: usize = 4096;
 /// Calls of one client connection, in flight or waiting for a stream.
 pub const CALLS_PER_CONNECTION_MAX: usize = 256;
 /// Concurrent streams of one connection.

@@ -5,6 +5,7 @@ pub mod config;
 pub mod fleet;
 pub mod fuzz;
 pub mod keys;
+pub mod net;
 pub mod policy;
 pub mod publish;
 mod rpc;

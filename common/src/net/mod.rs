@@ -14,13 +14,14 @@ mod ticket;
 mod tls;
 
 use std::fmt;
+use std::io::ErrorKind;
 
 pub use client::{CallError, Client, ClientEvent, ClientOptions, Identity};
 pub use grpc::{Frames, Status, check_request, frame, fuzz_frames, head, trailers, unframe};
 pub use io::{Driven, TURN_BYTES_MAX};
 pub use pin::{Pins, Untrusted};
 pub use server::{H2Limits, H2Server, ServerEvent};
-pub use ticket::{BadTicketKeys, Tickets};
+pub use ticket::Tickets;
 pub use tls::{TlsClock, client_config, server_config};
 
 /// Why a connection ended, or could not be made.
@@ -29,7 +30,7 @@ pub enum NetError {
     /// The peer closed it, or all that was agreed is done.
     Closed,
     /// The operating system says so.
-    Io(std::io::ErrorKind),
+    Io(ErrorKind),
     /// TLS: who is to blame is in the text (an alert received, a bad record).
     Tls(String),
     /// The peer spoke plain HTTP where TLS was expected.
@@ -62,7 +63,11 @@ impl From<std::io::Error> for NetError {
     fn from(error: std::io::Error) -> NetError {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(tls) => NetError::Tls(tls.to_string()),
-            None => NetError::Io(error.kind()),
+            // However a peer hangs up, it has hung up.
+            None => match error.kind() {
+                ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => NetError::Closed,
+                kind => NetError::Io(kind),
+            },
         }
     }
 }

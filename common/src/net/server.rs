@@ -43,8 +43,12 @@ pub struct H2Limits {
     pub answer_ms: u64,
     /// Without progress while an answer is written.
     pub stall_ms: u64,
+    /// Without any call in flight, until the connection is told to go away.
+    pub idle_ms: u64,
     /// Silence until a ping.
     pub keepalive_ms: u64,
+    /// Bytes of the header list of one request.
+    pub header_bytes_max: u32,
     /// Bytes of a request body before [`H2Server::trust`],
     pub untrusted_body_bytes_max: usize,
     /// and after it; `body_limit` may lower it for a request.
@@ -65,7 +69,9 @@ impl Default for H2Limits {
             receive_ms: limits::CALL_TIMEOUT_MS,
             answer_ms: 2 * limits::CALL_TIMEOUT_MS,
             stall_ms: limits::CALL_TIMEOUT_MS,
+            idle_ms: limits::IDLE_TIMEOUT_MS,
             keepalive_ms: limits::KEEPALIVE_MS,
+            header_bytes_max: limits::HEADER_BYTES_MAX,
             untrusted_body_bytes_max: limits::UNAUTHENTICATED_MESSAGE_BYTES_MAX,
             body_bytes_max: limits::REPORT_BYTES_MAX,
             body_limit: None,
@@ -120,6 +126,8 @@ pub struct H2Server {
     pinged_at: Option<Mono>,
     /// Since when something waits to be written without progress.
     stalled_since: Option<Mono>,
+    /// Since when there is no call, once HTTP/2 is open.
+    idle_since: Option<Mono>,
     /// Calls given up, less calls finished.
     resets: u32,
 }
@@ -128,7 +136,10 @@ enum State {
     Tls,
     Preface(Handshake<SharedIo, Bytes>),
     Open(Box<Connection<SharedIo, Bytes>>),
-    /// Between two states; seen only after an error.
+    /// Everything is said; the socket is closed when the peer has closed it, so that what was written last is not
+    /// destroyed by a reset (RFC 9112 section 9.6).
+    Lingering,
+    /// After an error.
     Dead,
 }
 
@@ -173,6 +184,7 @@ impl H2Server {
             ping: None,
             pinged_at: None,
             stalled_since: None,
+            idle_since: None,
             resets: 0,
         })
     }
@@ -228,7 +240,8 @@ impl H2Server {
             Some(at) => at + limits::KEEPALIVE_TIMEOUT_MS,
             None => self.alive_at + self.limits.keepalive_ms,
         };
-        [self.deadline.map(|(at, _)| at), streams, stall].into_iter().flatten().fold(life, Mono::min)
+        let idle = self.idle_since.map(|since| since + self.limits.idle_ms);
+        [self.deadline.map(|(at, _)| at), streams, stall, idle].into_iter().flatten().fold(life, Mono::min)
     }
 
     /// A whole answer.
@@ -384,12 +397,20 @@ impl H2Server {
                 Poll::Ready(result) => self.state = State::Open(Box::new(result?)),
             }
         }
+        if matches!(self.state, State::Lingering) {
+            return self.linger();
+        }
         loop {
             let State::Open(connection) = &mut self.state else { return Err(NetError::Closed) };
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => self.accept(now, request, respond),
                 Poll::Ready(Some(Err(error))) => return Err(error.into()),
-                Poll::Ready(None) => return Err(NetError::Closed),
+                Poll::Ready(None) => {
+                    self.state = State::Lingering;
+                    self.deadline = Some((now + limits::LINGER_MS, "goodbye"));
+                    self.idle_since = None;
+                    return self.linger();
+                }
                 Poll::Pending => {
                     if !self.step_all(cx, now, out) {
                         break;
@@ -407,11 +428,22 @@ impl H2Server {
         Ok(())
     }
 
+    fn linger(&mut self) -> Result<(), NetError> {
+        let mut sink = [0; 512];
+        loop {
+            match self.io.0.borrow_mut().read_plain(&mut sink)? {
+                Some(0) => return Err(NetError::Closed),
+                Some(_) => {}
+                None => return Ok(()),
+            }
+        }
+    }
+
     fn start_http2(&mut self, now: Mono) {
         let mut builder = h2::server::Builder::new();
         builder
             .max_concurrent_streams(self.limits.streams_max)
-            .max_header_list_size(limits::HEADER_BYTES_MAX)
+            .max_header_list_size(self.limits.header_bytes_max)
             .max_send_buffer_size(limits::SEND_BUFFER_BYTES_MAX)
             .max_concurrent_reset_streams(limits::STREAMS_PER_CONNECTION_MAX as usize)
             .max_pending_accept_reset_streams(limits::STREAMS_PER_CONNECTION_MAX as usize)
@@ -460,7 +492,8 @@ impl H2Server {
             let io = self.io.0.borrow();
             (io.received(), io.wants_write() && !io.is_writable())
         };
-        if received != self.alive_bytes {
+        let before = self.alive_bytes;
+        if received != before {
             (self.alive_at, self.alive_bytes, self.pinged_at) = (now, received, None);
         }
         if let Some((at, what)) = self.deadline
@@ -472,6 +505,13 @@ impl H2Server {
         // Answers that we no longer hold but that h2 could not yet write: the peer does not read, or gives no window.
         let unsent = blocked || (self.streams.is_empty() && connection.has_streams());
         self.stalled_since = unsent.then(|| self.stalled_since.unwrap_or(now));
+        let idle = self.streams.is_empty() && !unsent && self.deadline.is_none();
+        self.idle_since = idle.then(|| if received == before { self.idle_since.unwrap_or(now) } else { now });
+        if self.idle_since.is_some_and(|since| now >= since + self.limits.idle_ms) {
+            self.idle_since = None;
+            self.goaway(now);
+            return self.pump(cx, now, out);
+        }
         if self.stalled_since.is_some_and(|since| now >= since + self.limits.stall_ms) {
             return Err(NetError::Timeout("writing: the peer does not read"));
         }

@@ -11,7 +11,6 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::*;
 use crate::proto::{Code, method};
-use crate::rng::SplitMix64;
 use crate::time::{Mono, Wall};
 
 const LISTENER: Token = Token(0);
@@ -19,6 +18,7 @@ const SERVER: Token = Token(1);
 const CLIENT: Token = Token(2);
 /// 2026-11-21.
 const TODAY: Wall = Wall(1_795_219_200_000);
+const KEYS: [([u8; 16], [u8; 32]); 1] = [([1; 16], [2; 32])];
 const YEAR: i64 = 365 * 86_400_000;
 
 /// A CA and a leaf with a validity.
@@ -50,7 +50,6 @@ struct Net {
     listener: TcpListener,
     address: SocketAddr,
     made: Made,
-    tickets: Arc<Tickets>,
     server_tls: Arc<rustls::ServerConfig>,
     client_tls: Arc<rustls::ClientConfig>,
     limits: H2Limits,
@@ -66,7 +65,7 @@ struct Net {
 }
 
 fn net() -> Net {
-    net_with(made(2020, 2040), Tickets::new(TODAY, &mut SplitMix64(1)))
+    net_with(made(2020, 2040), Tickets::new(&KEYS))
 }
 
 fn net_with(made: Made, tickets: Tickets) -> Net {
@@ -75,14 +74,12 @@ fn net_with(made: Made, tickets: Tickets) -> Net {
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE).unwrap();
     let clock = Arc::new(TlsClock::default());
     clock.set(TODAY);
-    let tickets = Arc::new(tickets);
     Net {
         poll,
         address: listener.local_addr().unwrap(),
         listener,
-        server_tls: server_config(&made.chain_pem, &made.key_pem, &[b"h2"], tickets.clone(), clock.clone()).unwrap(),
+        server_tls: server_config(&made.chain_pem, &made.key_pem, &[b"h2"], Arc::new(tickets), clock.clone()).unwrap(),
         client_tls: client_config(&[b"h2"], 8, clock).unwrap(),
-        tickets,
         made,
         limits: H2Limits::default(),
         now: Mono(1_000),
@@ -290,7 +287,7 @@ fn a_session_is_resumed_by_another_server_with_the_saved_ticket_keys() {
     let now = net.now;
     net.server.as_mut().unwrap().reply(now, stream, Bytes::new());
     net.answer().unwrap();
-    let again = Tickets::from_bytes(&net.tickets.to_bytes()).unwrap();
+    let again = Tickets::new(&KEYS);
     let made = Made {
         ca_pem: net.made.ca_pem.clone(),
         chain_pem: net.made.chain_pem.clone(),
@@ -305,7 +302,7 @@ fn a_session_is_resumed_by_another_server_with_the_saved_ticket_keys() {
 #[test]
 fn the_pin_decides_and_the_clock_only_at_the_end() {
     let check = |made: Made, ca: Option<&Made>, time: Wall| {
-        let mut net = net_with(made, Tickets::new(TODAY, &mut SplitMix64(1)));
+        let mut net = net_with(made, Tickets::new(&KEYS));
         let mut options = net.options();
         options.trust_time = time;
         options.pins = Arc::new(Pins::from_pem(&ca.unwrap_or(&net.made).ca_pem).unwrap());
@@ -465,13 +462,27 @@ fn a_connection_that_never_authenticates_is_cut() {
 }
 
 #[test]
-fn a_silent_connection_is_pinged_and_lives_if_it_answers() {
+fn a_connection_without_calls_is_told_to_go_away() {
     let mut net = Net::connected();
     net.call(b"x");
     let (stream, _) = net.request();
     let now = net.now;
     net.server.as_mut().unwrap().reply(now, stream, Bytes::new());
     net.answer().unwrap();
+    net.drive();
+    net.now = net.server.as_ref().unwrap().next_deadline();
+    assert_eq!(net.now, now + crate::limits::IDLE_TIMEOUT_MS);
+    assert_eq!(net.server_end(), NetError::Closed);
+}
+
+#[test]
+fn a_silent_connection_is_pinged_and_lives_if_it_answers() {
+    let mut net = Net::connected();
+    let now = net.now;
+    net.client().stream(method::WATCH, b"x", None).unwrap();
+    let (stream, _) = net.request();
+    net.server.as_mut().unwrap().start(now, stream, head(), true);
+    net.drive();
     for _ in 0..3 {
         net.now = net.server.as_ref().unwrap().next_deadline();
         let deadline = net.now + crate::limits::KEEPALIVE_MS;

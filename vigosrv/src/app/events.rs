@@ -151,6 +151,11 @@ pub enum Effect {
         /// The call.
         call: CallId,
     },
+    /// The peer has proved who it is: the shell lifts the limits that it sets for strangers.
+    Trust {
+        /// The connection.
+        conn: ConnId,
+    },
     /// Closes a connection: `graceful` by GOAWAY, else at once.
     Close {
         /// The connection.

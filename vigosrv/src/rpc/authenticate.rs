@@ -35,7 +35,7 @@ pub(super) fn on_authenticate(server: &mut Server, now: Now, call: CallId, body:
     }
     let memory = memory(&request);
     let current = crate::app::weigh(server, now, uuid, memory, out);
-    admit(server, call, uuid, current, hello);
+    admit(server, call, uuid, current, hello, out);
     if !current {
         return refuse(server, now, call, Answer::SteppedDown, out);
     }
@@ -62,7 +62,7 @@ pub(crate) fn finish_authenticate(
     out: &mut Vec<Effect>,
 ) {
     let Some(hello) = server.sessions.get(&call.conn).and_then(|session| session.hello()) else { return };
-    admit(server, call, uuid, true, hello);
+    admit(server, call, uuid, true, hello, out);
     let hold = hold(server);
     let Some((watermark, link, state)) = server.fleet.with(&uuid, |entry| (entry.watermark, entry.link, entry.state))
     else {
@@ -87,10 +87,11 @@ pub(crate) fn finish_authenticate(
     reply(call, &answer, out);
 }
 
-fn admit(server: &mut Server, call: CallId, uuid: Uuid, current: bool, hello: Hash32) {
+fn admit(server: &mut Server, call: CallId, uuid: Uuid, current: bool, hello: Hash32, out: &mut Vec<Effect>) {
     if let Some(session) = server.sessions.get_mut(&call.conn) {
         session.stage = Stage::Authenticated { uuid, current, hello };
         server.connected.insert(uuid, call.conn);
+        out.push(Effect::Trust { conn: call.conn });
     }
 }
 
