@@ -1,6 +1,8 @@
 //! Limits and hygiene of this process.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -22,16 +24,35 @@ pub fn raise_open_files(wanted: u64) -> io::Result<u64> {
 }
 
 /// No core dumps, and no reading of this process's memory by others of the same user: it holds keys. Children get the
-/// core limit too.
+/// core limit too. A write beyond a limit of file sizes becomes an error like a full disk, and not the end.
 pub fn harden() -> io::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     nix::sys::prctl::set_dumpable(false)?;
+    // A handler and not "ignore": children would inherit that.
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// In a process of its own: limits are for the whole process.
+    #[test]
+    fn a_write_beyond_the_limit_of_file_sizes_is_an_error() {
+        const INSIDE: &str = "VIGO_TEST_FILE_SIZE_LIMIT";
+        if let Ok(path) = std::env::var(INSIDE) {
+            harden().unwrap();
+            setrlimit(Resource::RLIMIT_FSIZE, 4_096, 4_096).unwrap();
+            let error = std::fs::write(path, vec![0; 100_000]).unwrap_err();
+            std::process::exit(if error.raw_os_error() == Some(libc::EFBIG) { 42 } else { 1 });
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut own = std::process::Command::new(std::env::current_exe().unwrap());
+        own.args(["--exact", "sys::process::tests::a_write_beyond_the_limit_of_file_sizes_is_an_error", "--nocapture"]);
+        let done = own.env(INSIDE, dir.path().join("x")).stdout(std::process::Stdio::null()).status().unwrap();
+        assert_eq!(done.code(), Some(42));
+    }
 
     #[test]
     fn the_limit_of_open_files_is_raised_as_far_as_possible() {

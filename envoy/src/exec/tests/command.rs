@@ -185,7 +185,7 @@ fn a_stop_ends_the_command_and_the_run_says_so() {
     let sandbox = Sandbox::new();
     let stop = std::sync::Arc::clone(&sandbox.stop);
     let mark = sandbox.at("/d/started");
-    let raiser = std::thread::spawn(move || {
+    let raiser = std::thread::Builder::new().spawn(move || {
         let clock = common::sys::Clock::system();
         let until = clock.now().mono + 20_000;
         while !mark.exists() && clock.now().mono < until {
@@ -193,6 +193,7 @@ fn a_stop_ends_the_command_and_the_run_says_so() {
         }
         stop.raise(50);
     });
+    let raiser = raiser.unwrap();
     let report = sandbox.run_all(vec![
         resource("a", "exec", &sh("touch d/started; sleep 60", &[])),
         resource("b", "exec", &sh("true", &[])),
