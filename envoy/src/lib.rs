@@ -9,3 +9,4 @@ pub mod identity;
 pub mod plan;
 pub mod report;
 pub mod sys;
+pub mod traits;

@@ -7,6 +7,7 @@ pub mod names;
 pub mod params;
 pub mod parse;
 pub mod template;
+pub mod trait_keys;
 pub mod value;
 
 pub use compile::compile_file;

@@ -1,0 +1,201 @@
+//! Gathering with a time limit for each collector, and stable trees only every tenth time.
+//!
+//! Collectors run in a thread of their own, because a read from a dead device cannot be interrupted. A thread that is stuck
+//! is left behind, at most one for each collector, and that collector rests until it is back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
+use common::limits::COLLECTOR_TIMEOUT_MS;
+use serde_json::Value;
+
+use super::{Collector, Facts, Root, Trees, Which, collectors, nulls};
+use crate::agent::TraitTree;
+
+/// Stable trees are gathered once in so many runs.
+const STABLE_EVERY: u32 = 10;
+
+/// Gathers for run after run.
+pub struct Gatherer {
+    root: Root,
+    timeout: Duration,
+    runs: u32,
+    last: Trees,
+    /// Threads that were left behind, by the collector that they are stuck in.
+    stuck: BTreeMap<&'static str, Receiver<Answer>>,
+    collectors: fn(Which) -> Vec<Collector>,
+}
+
+/// What one gathering gave.
+#[derive(Debug)]
+pub struct Gathered {
+    /// Every tree, the last known where it was not its turn.
+    pub trees: Arc<Vec<TraitTree>>,
+    /// One line for each collector that failed or was late.
+    pub warnings: Vec<String>,
+}
+
+/// A collector's name, tree and warning.
+type Answer = (&'static str, Option<Value>, Option<String>);
+
+impl std::fmt::Debug for Gatherer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gatherer").field("root", &self.root).field("runs", &self.runs).finish_non_exhaustive()
+    }
+}
+
+impl Gatherer {
+    /// For one host.
+    pub fn new(root: Root) -> Gatherer {
+        Gatherer {
+            root,
+            timeout: Duration::from_millis(COLLECTOR_TIMEOUT_MS),
+            runs: 0,
+            last: Trees::new(),
+            stuck: BTreeMap::new(),
+            collectors: |which| collectors(which).collect(),
+        }
+    }
+
+    /// Gathers what is due.
+    pub fn gather(&mut self, facts: &Facts) -> Gathered {
+        let which = if self.runs.is_multiple_of(STABLE_EVERY) { Which::All } else { Which::Volatile };
+        self.runs = self.runs.wrapping_add(1);
+        let mut warnings = Vec::new();
+        let mut due = (self.collectors)(which);
+        due.retain(|collector| self.is_free(collector.tree.name, &mut warnings));
+        while !due.is_empty() {
+            due = self.gather_some(due, facts, &mut warnings);
+        }
+        let trees = (self.collectors)(Which::All).into_iter().map(|collector| TraitTree {
+            name: collector.tree.name.to_string(),
+            value: self.last.get(collector.tree.name).cloned().unwrap_or_else(|| nulls(collector.tree)),
+            volatile: collector.tree.volatile,
+        });
+        Gathered { trees: Arc::new(trees.collect()), warnings }
+    }
+
+    /// Whether no thread is stuck in the collector any more.
+    fn is_free(&mut self, name: &'static str, warnings: &mut Vec<String>) -> bool {
+        let Some(answers) = self.stuck.get(name) else { return true };
+        let back = !matches!(answers.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty));
+        if back {
+            self.stuck.remove(name);
+        } else {
+            warnings.push(format!("trait collector `{name}` still hangs"));
+        }
+        back
+    }
+
+    /// Runs collectors one after the other until one is late; returns those behind it.
+    fn gather_some(&mut self, due: Vec<Collector>, facts: &Facts, warnings: &mut Vec<String>) -> Vec<Collector> {
+        let (sender, answers) = sync_channel::<Answer>(due.len());
+        let (root, facts, work) = (self.root.clone(), facts.clone(), due.clone());
+        let thread = std::thread::Builder::new().name("traits".into()).spawn(move || {
+            for collector in work {
+                let (tree, warning) = collector.run(&root, &facts);
+                // After a late answer nobody listens, and the others are done by another thread.
+                if sender.send((collector.tree.name, tree, warning)).is_err() {
+                    return;
+                }
+            }
+        });
+        if let Err(error) = thread {
+            warnings.push(format!("traits: no thread to gather them: {error}"));
+            return Vec::new();
+        }
+        for (n, collector) in due.iter().enumerate() {
+            match answers.recv_timeout(self.timeout) {
+                Ok((name, tree, warning)) => {
+                    warnings.extend(warning);
+                    self.last.extend(tree.map(|tree| (name.to_string(), tree)));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let name = collector.tree.name;
+                    let limit = common::units::human_duration(self.timeout.as_millis() as u64);
+                    warnings.push(format!("trait collector `{name}` took more than {limit}"));
+                    self.stuck.insert(name, answers);
+                    return due[n + 1..].to_vec();
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    warnings.push(format!("trait collector `{}` ended without an answer", collector.tree.name));
+                    return due[n + 1..].to_vec();
+                }
+            }
+        }
+        Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use common::policy::trait_keys::TREES;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Blocks in `hardware` for as long as the file `block` is a FIFO that nobody writes to.
+    fn slow(root: &Root, _: &Facts) -> Result<Value, String> {
+        root.read("block");
+        Ok(json!({"memory_bytes": 7}))
+    }
+
+    fn failing(_: &Root, _: &Facts) -> Result<Value, String> {
+        Err("no such thing".into())
+    }
+
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+
+    fn counting(_: &Root, _: &Facts) -> Result<Value, String> {
+        Ok(json!({"one": CALLS.fetch_add(1, Ordering::SeqCst)}))
+    }
+
+    fn tree(name: &str) -> &'static common::policy::trait_keys::Tree {
+        TREES.iter().find(|tree| tree.name == name).unwrap()
+    }
+
+    fn value(gathered: &Gathered, name: &str) -> Value {
+        gathered.trees.iter().find(|tree| tree.name == name).unwrap().value.clone()
+    }
+
+    #[test]
+    fn a_collector_that_hangs_is_left_behind_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("block");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut gatherer = Gatherer::new(Root::fixture(dir.path()));
+        gatherer.timeout = Duration::from_millis(50);
+        gatherer.collectors = |_| {
+            vec![Collector { tree: tree("hardware"), collect: slow }, Collector { tree: tree("os"), collect: failing }]
+        };
+        let first = gatherer.gather(&Facts::default());
+        assert_eq!(
+            first.warnings,
+            ["trait collector `hardware` took more than 50ms", "trait collector `os` failed: no such thing"]
+        );
+        assert_eq!(value(&first, "hardware")["cpu"]["count"], Value::Null);
+        assert_eq!(value(&first, "os")["arch"], Value::Null);
+        assert_eq!(gatherer.gather(&Facts::default()).warnings[0], "trait collector `hardware` still hangs");
+        // Opening both ends lets the reader go on; without the FIFO the next one does not block.
+        drop(std::fs::OpenOptions::new().write(true).open(&fifo).unwrap());
+        std::fs::remove_file(&fifo).unwrap();
+        gatherer.stuck.get("hardware").unwrap().recv_timeout(Duration::from_secs(10)).unwrap();
+        gatherer.stuck.clear();
+        assert_eq!(value(&gatherer.gather(&Facts::default()), "hardware")["memory_bytes"], json!(7));
+    }
+
+    #[test]
+    fn stable_trees_are_gathered_every_tenth_time() {
+        let mut gatherer = Gatherer::new(Root::fixture(std::path::Path::new("/nonexistent")));
+        gatherer.collectors = |which| {
+            if which == Which::All { vec![Collector { tree: tree("network"), collect: counting }] } else { Vec::new() }
+        };
+        let seen: Vec<Value> =
+            (0..21).map(|_| value(&gatherer.gather(&Facts::default()), "network")["one"].clone()).collect();
+        assert_eq!((&seen[0], &seen[9], &seen[10], &seen[20]), (&json!(0), &json!(0), &json!(1), &json!(2)));
+    }
+}
