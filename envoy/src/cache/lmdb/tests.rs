@@ -179,9 +179,9 @@ fn a_full_disk_is_full_and_the_old_state_stays() {
     drop(cache);
     in_child(|| {
         // What a full disk does to a write, a limit on the size of files does too, without a disk to fill.
-        // SAFETY: no handler, only "ignore": the write fails with EFBIG instead of ending the process.
-        unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGXFSZ, nix::sys::signal::SigHandler::SigIgn) }
-            .map_err(|e| e.to_string())?;
+        // Blocked, the signal does not end the process: the write fails with EFBIG.
+        let signal = nix::sys::signal::SigSet::from(nix::sys::signal::Signal::SIGXFSZ);
+        signal.thread_block().map_err(|e| e.to_string())?;
         setrlimit(Resource::RLIMIT_FSIZE, 3 << 20, 3 << 20).map_err(|e| e.to_string())?;
         let mut cache = LmdbCache::open(place, 0).map_err(|e| e.to_string())?;
         let n = fill_until_full(&mut cache)?;
