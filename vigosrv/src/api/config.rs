@@ -1,0 +1,71 @@
+//! Policy: what is published, and publishing.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Context, Request, Respond, Response};
+use crate::app::{AdminReply, AdminRequest};
+use crate::publish;
+
+pub(super) fn status(context: &Arc<Context>, respond: Respond) {
+    let root = context.root.clone();
+    context.read(respond, move |reader| match (reader.publishes(1), publish::live_hash(&root)) {
+        (Ok(newest), live) => {
+            let newest = newest.first().map(|row| {
+                json!({
+                    "serial": row.serial, "tree": row.tree.to_string(), "author": row.author, "message": row.message,
+                    "summary": row.summary, "at": row.at.to_string(),
+                })
+            });
+            Response::json(&json!({"schema": 1, "live": live.map(|hash| hash.to_string()), "published": newest}))
+        }
+        (Err(error), _) => Response::error(503, "store", &error.to_string(), ""),
+    });
+}
+
+pub(super) fn validate(context: &Arc<Context>, respond: Respond) {
+    let root = context.root.clone();
+    context.job(respond, move |respond| {
+        respond(match publish::validate(&root) {
+            Ok(summary) => Response::json(&json!({"schema": 1, "valid": true, "summary": summary.to_string()})),
+            Err(error) => invalid(&error),
+        });
+    });
+}
+
+pub(super) fn publish(context: &Arc<Context>, request: &Request, respond: Respond) {
+    let body = match request.json() {
+        Ok(body) => body,
+        Err(response) => return respond(response),
+    };
+    let message = body["message"].as_str().unwrap_or_default().to_string();
+    let (actor, root, later) = (request.actor(), context.root.clone(), context.clone());
+    context.job(respond, move |respond| {
+        let published = match publish::publish(&root) {
+            Ok(published) => published,
+            Err(error) => return respond(invalid(&error)),
+        };
+        let (tree, summary) = (published.tree, published.summary.to_string());
+        if !published.changed {
+            let answer = json!({"schema": 1, "changed": false, "tree": tree.to_string(), "summary": summary});
+            return respond(Response::json(&answer));
+        }
+        let compiled = Arc::new(published.compiled);
+        let request = AdminRequest::Published { compiled, actor, message, summary: summary.clone() };
+        later.core(request, respond, move |reply| {
+            let (serial, envoys) = match reply {
+                AdminReply::Published { serial, envoys } => (serial, envoys),
+                _ => (0, 0),
+            };
+            Response::json(&json!({
+                "schema": 1, "changed": true, "tree": tree.to_string(), "serial": serial, "envoys": envoys,
+                "summary": summary,
+            }))
+        });
+    });
+}
+
+fn invalid(error: &publish::PublishError) -> Response {
+    Response::error(422, "invalid_policy", &error.to_string(), "nothing was published; correct the files and try again")
+}

@@ -1,0 +1,80 @@
+//! `/metrics`: Prometheus text format 0.0.4. Base units, `_total` only on counters, no label per envoy.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use common::outcome::Status;
+
+use super::{Context, Respond, Response};
+use crate::app::{AdminReply, AdminRequest, Stats};
+use crate::fleet::Totals;
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub(super) fn metrics(context: &Arc<Context>, respond: Respond) {
+    let context_later = context.clone();
+    context.core(AdminRequest::Stats, respond, move |reply| {
+        let AdminReply::Stats(stats) = reply else { return Response::text(TEXT, String::new()) };
+        let totals = context_later.fleet.totals(&context_later.clocks());
+        let uptime = context_later.backend.now().mono.since(context_later.started.mono);
+        let wal = std::fs::metadata(context_later.root.join("db/vigo.db-wal")).map_or(0, |meta| meta.len());
+        Response::text(TEXT, render(&stats, &totals, uptime, wal))
+    });
+}
+
+fn render(stats: &Stats, totals: &Totals, uptime_ms: u64, wal_bytes: u64) -> String {
+    let mut out = String::with_capacity(4_096);
+    let mut one = |name: &str, kind: &str, help: &str, rows: &[(&str, u64)]| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "# HELP vigo_{name} {help}\n# TYPE vigo_{name} {kind}");
+        for (labels, value) in rows {
+            let _ = writeln!(out, "vigo_{name}{labels} {value}");
+        }
+    };
+    let statuses: Vec<(String, u64)> = Status::ALL
+        .iter()
+        .zip(totals.by_status)
+        .map(|(status, n)| (format!("{{status=\"{}\"}}", status.name()), n))
+        .collect();
+    let statuses: Vec<(&str, u64)> = statuses.iter().map(|(labels, n)| (labels.as_str(), *n)).collect();
+    one("envoys", "gauge", "Envoys that are not revoked, by status.", &statuses);
+    one("envoys_pending", "gauge", "Envoys that wait for approval.", &[("", totals.pending)]);
+    one("envoys_keep_cached", "gauge", "Envoys told to keep what they have.", &[("", totals.kept_cached)]);
+    one("connections", "gauge", "Open agent connections.", &[("", stats.connections)]);
+    one("connections_held", "gauge", "Agents with a held stream.", &[("", stats.held)]);
+    let checkins = [
+        ("{answer=\"no_change\"}", stats.checkins_no_change),
+        ("{answer=\"send\"}", stats.checkins_sent),
+        ("{answer=\"keep_cached\"}", stats.checkins_keep_cached),
+        ("{answer=\"later\"}", stats.checkins_later),
+    ];
+    one("checkins_total", "counter", "Check-ins answered.", &checkins);
+    one("runs_stored_total", "counter", "Runs acknowledged after their commit.", &[("", stats.records_stored)]);
+    one("reports_deferred_total", "counter", "Reports put off: disk full or writer behind.", &[("", stats.reports_later)]);
+    one("enrollments_total", "counter", "Envoys enrolled.", &[("", stats.enrolled)]);
+    one("refusals_total", "counter", "Enrollments and authentications refused.", &[("", stats.refused)]);
+    one("pending_writes", "gauge", "Writes that the core waits for.", &[("", stats.pending_writes)]);
+    one("epoch", "gauge", "Epoch of this server.", &[("", stats.epoch)]);
+    one("serial", "gauge", "Policy serial.", &[("", stats.serial)]);
+    one("stepped_down", "gauge", "1 when a higher epoch was met and the server is read-only.", &[("", u64::from(stats.stepped_down))]);
+    one("disk_full", "gauge", "1 while results are refused for lack of space.", &[("", u64::from(stats.disk_full))]);
+    one("wal_bytes", "gauge", "Bytes of the write-ahead log.", &[("", wal_bytes)]);
+    one("uptime_seconds", "gauge", "Seconds since the server started.", &[("", uptime_ms / 1_000)]);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_prometheus_text_and_totals_are_counters() {
+        let text = render(&Stats::default(), &Totals::default(), 5_000, 9);
+        for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(words[2].ends_with("_total"), words[3] == "counter", "{line}");
+        }
+        assert!(text.contains("vigo_envoys{status=\"converged\"} 0\n"));
+        assert!(text.contains("vigo_uptime_seconds 5\n"));
+    }
+}
