@@ -4,8 +4,10 @@
 pub mod agent;
 pub mod cache;
 pub mod config;
+pub mod control;
 pub mod exec;
 pub mod identity;
+pub mod link;
 pub mod plan;
 pub mod report;
 pub mod sys;

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod file;
 pub mod lock;
+pub mod logger;
 pub mod net;
 pub mod notify;
 pub mod process;

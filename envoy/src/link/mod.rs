@@ -326,7 +326,7 @@ mod tests {
         let text = pem(&[0xff; 50]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[1].len(), 64);
-        assert_eq!(lines[2], "////");
+        assert_eq!(lines[2], "//8=");
         assert!(pem(b"M").contains("TQ==") && pem(b"Ma").contains("TWE="));
     }
 }

@@ -22,7 +22,6 @@ pub use served::Served;
 pub use settings::{Hold, Identity, Settings, Stats, TrustedEntry};
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -33,7 +32,7 @@ use common::proto::{Code, Message, wire};
 use common::rng::Rng;
 use common::time::{Mono, Now};
 
-use crate::fleet::{Clocks, Entry, Fleet};
+use crate::fleet::{Clocks, Entry, Fleet, OwnKeys};
 use crate::policy::Compiled;
 use crate::store::{ServerState, Snapshot, Write};
 
@@ -67,13 +66,13 @@ pub struct Server {
     pub(crate) served: Served,
     pub(crate) state: ServerState,
     pub(crate) rng: Box<dyn Rng + Send>,
-    pub(crate) sessions: HashMap<ConnId, Session>,
+    pub(crate) sessions: OwnKeys<ConnId, Session>,
     /// The connection on which an envoy is authenticated: the newest wins.
-    pub(crate) connected: HashMap<Uuid, ConnId>,
+    pub(crate) connected: OwnKeys<Uuid, ConnId>,
     /// Held streams.
-    pub(crate) watchers: HashMap<Uuid, CallId>,
+    pub(crate) watchers: OwnKeys<Uuid, CallId>,
     /// Streams of blobs under way.
-    pub(crate) blobs: HashMap<CallId, crate::rpc::BlobStream>,
+    pub(crate) blobs: OwnKeys<CallId, crate::rpc::BlobStream>,
     /// Writes and reads whose answer somebody waits for.
     pub(crate) pending: BTreeMap<u64, Pending>,
     pub(crate) next_ticket: u64,
@@ -81,9 +80,9 @@ pub struct Server {
     pub(crate) periodic: periodic::Periodic,
     pub(crate) restore: restore::Restore,
     /// Statements to hand over at the next contact.
-    pub(crate) statements: HashMap<Uuid, wire::Signed>,
+    pub(crate) statements: OwnKeys<Uuid, wire::Signed>,
     /// Envoys that were enrolled to replace another: new -> old.
-    pub(crate) replacing: HashMap<Uuid, Uuid>,
+    pub(crate) replacing: OwnKeys<Uuid, Uuid>,
     pub(crate) stats: Stats,
     pub(crate) draining: bool,
 }
@@ -100,15 +99,15 @@ impl Server {
             served: Served::new(init.compiled),
             state: init.snapshot.state,
             rng: init.rng,
-            sessions: HashMap::new(),
-            connected: HashMap::new(),
-            watchers: HashMap::new(),
-            blobs: HashMap::new(),
+            sessions: OwnKeys::default(),
+            connected: OwnKeys::default(),
+            watchers: OwnKeys::default(),
+            blobs: OwnKeys::default(),
             pending: BTreeMap::new(),
             next_ticket: 1,
             periodic: periodic::Periodic::new(init.now.mono),
             restore: restore::Restore::default(),
-            statements: HashMap::new(),
+            statements: OwnKeys::default(),
             replacing,
             stats: Stats::default(),
             draining: false,
@@ -233,8 +232,8 @@ impl Server {
 }
 
 /// Two envoys of one name that may both connect: the younger was enrolled to replace the older.
-fn replacements(fleet: &Fleet) -> HashMap<Uuid, Uuid> {
-    let mut map = HashMap::new();
+fn replacements(fleet: &Fleet) -> OwnKeys<Uuid, Uuid> {
+    let mut map = OwnKeys::default();
     fleet.for_each(|entry| {
         if entry.may_connect()
             && let Some(holder) = fleet.by_name(&entry.hostname)

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use common::proto::{Message, wire};
 use common::time::{Mono, Now};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use common::ids::Uuid;
 
@@ -38,7 +38,7 @@ impl Periodic {
     }
 
     /// Tells every held envoy to check in, a slice at a time.
-    pub fn push_all(&mut self, watchers: &HashMap<Uuid, CallId>, now: Mono) {
+    pub fn push_all(&mut self, watchers: &crate::fleet::OwnKeys<Uuid, CallId>, now: Mono) {
         self.pushes = watchers.keys().copied().collect();
         self.slice_at = Some(now);
     }

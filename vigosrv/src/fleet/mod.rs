@@ -10,7 +10,8 @@ mod view;
 pub use entry::{Clocks, Entry};
 pub use view::{Filter, Totals, View};
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::ids::Uuid;
@@ -21,11 +22,15 @@ use crate::store::EnvoyRow;
 /// Shards: enough that an API scan holds only a small part at a time, few enough that an empty fleet is small.
 const SHARDS: usize = 64;
 
+/// A map for keys that the server itself draws (UUIDs, connection numbers): nobody can choose them to collide, and the same
+/// history gives the same order, which the simulator needs.
+pub(crate) type OwnKeys<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
 /// The index. Shared by the gRPC loop (writes) and the API (reads).
 #[derive(Debug)]
 pub struct Fleet {
-    shards: Vec<Mutex<HashMap<Uuid, Entry>>>,
-    names: Mutex<HashMap<Box<str>, Uuid>>,
+    shards: Vec<Mutex<OwnKeys<Uuid, Entry>>>,
+    names: Mutex<BTreeMap<Box<str>, Uuid>>,
 }
 
 impl Default for Fleet {
@@ -119,7 +124,7 @@ impl Fleet {
         self.len() == 0
     }
 
-    fn shard(&self, uuid: &Uuid) -> &Mutex<HashMap<Uuid, Entry>> {
+    fn shard(&self, uuid: &Uuid) -> &Mutex<OwnKeys<Uuid, Entry>> {
         // A UUID is random in its last byte, whatever its version.
         &self.shards[usize::from(uuid.as_bytes()[15]) % SHARDS]
     }
