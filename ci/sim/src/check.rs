@@ -194,7 +194,11 @@ fn fleet(world: &mut World, found: &mut Vec<String>) {
         let same = live.with(&entry.uuid, durable);
         // The writer may still hold a write; at rest it does not.
         if same != Some(durable(entry)) && world.site.queue.is_empty() {
-            found.push(format!("the index differs from the database for {}: {same:?} {:?}", entry.uuid, durable(entry)));
+            found.push(format!(
+                "the index differs from the database for {}: {same:?} {:?}",
+                entry.uuid,
+                durable(entry)
+            ));
         }
         if entry.state == Enrolled::Duplicate {
             found.push(format!("{} is taken for two hosts", entry.hostname));

@@ -44,8 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
-    let mut args =
-        Args { seeds: 100, first: 1, agents: 20, threads: 2, replay: None, bug: None, bugs: false };
+    let mut args = Args { seeds: 100, first: 1, agents: 20, threads: 2, replay: None, bug: None, bugs: false };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
         let number = |text: String| text.parse::<u64>().map_err(|_| format!("`{text}` is not a number"));
@@ -111,7 +110,10 @@ fn all_hold(args: &Args) -> bool {
         sums.2 < 20
     });
     let (kinds, total, failed) = sums.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    println!("{} seeds of {} agents: {} runs, {} records, {} gaps, {} events, {failed} failed", args.seeds, args.agents, total.runs, total.records, total.gaps, total.events);
+    println!(
+        "{} seeds of {} agents: {} runs, {} records, {} gaps, {} events, {failed} failed",
+        args.seeds, args.agents, total.runs, total.records, total.gaps, total.events
+    );
     let mut rare = 0;
     for kind in Kind::ALL {
         let seeds = kinds.get(&kind).copied().unwrap_or(0);

@@ -24,11 +24,21 @@ pub(crate) enum ToAgent {
 /// A message on its way to the server.
 #[derive(Debug)]
 pub(crate) enum ToServer {
-    Connected { conn: ConnId },
-    Disconnected { conn: ConnId },
-    Request { call: CallId, method: Method, body: Bytes },
+    Connected {
+        conn: ConnId,
+    },
+    Disconnected {
+        conn: ConnId,
+    },
+    Request {
+        call: CallId,
+        method: Method,
+        body: Bytes,
+    },
     /// A streamed item left the socket buffer.
-    StreamReady { call: CallId },
+    StreamReady {
+        call: CallId,
+    },
 }
 
 /// Who is at the client end.
@@ -67,8 +77,7 @@ impl Net {
     pub fn open(&mut self, peer: Peer, boot: u32, exporter: [u8; 32], now: Mono) -> ConnId {
         self.next += 1;
         let id = ConnId(self.next);
-        let conn =
-            Conn { peer, exporter, boot, busy_up: now, busy_down: now, calls: BTreeMap::new(), next_stream: 1 };
+        let conn = Conn { peer, exporter, boot, busy_up: now, busy_down: now, calls: BTreeMap::new(), next_stream: 1 };
         self.conns.insert(id, conn);
         id
     }

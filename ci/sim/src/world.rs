@@ -106,12 +106,7 @@ pub fn run(config: Config) -> Outcome {
 impl World {
     fn new(config: Config) -> World {
         let mut rng = SplitMix64(config.seed ^ 0x5167_0a11_0000_0000);
-        let plan = Plan::draw(
-            &mut rng,
-            config.agents,
-            Mono(INTERVAL_MS * 2),
-            Mono(FAULTY_INTERVALS * INTERVAL_MS),
-        );
+        let plan = Plan::draw(&mut rng, config.agents, Mono(INTERVAL_MS * 2), Mono(FAULTY_INTERVALS * INTERVAL_MS));
         let hold = [Hold::Auto, Hold::Always, Hold::Never][rng.below(3) as usize];
         // One a second: even a fleet of twenty is too much at once after an outage.
         let rate = if plan.has(Kind::Overload) { 1 } else { 10_000 };
@@ -614,9 +609,7 @@ impl World {
                 let message = ToAgent::Timeout { call };
                 self.agenda.at(self.now + timeout_ms, What::ToAgent { host: index, incarnation, message });
             }
-            AgentEffect::Stream { link, call, method, body } => {
-                self.call(index, incarnation, link, call, method, body)
-            }
+            AgentEffect::Stream { link, call, method, body } => self.call(index, incarnation, link, call, method, body),
             AgentEffect::Store { ticket, ops } => {
                 self.store_request(index, StoreRequest::Commit { ticket, ops });
             }
@@ -825,7 +818,8 @@ impl World {
             return self.agenda.at(self.now + 10_000, What::Enroll { host });
         }
         let conn = self.open(Peer::Enroller { host }, host);
-        let hello = wire::HelloRequest { protocol_versions: vec![1], agent_version: "0.1.0".into(), ..Default::default() };
+        let hello =
+            wire::HelloRequest { protocol_versions: vec![1], agent_version: "0.1.0".into(), ..Default::default() };
         self.enroller_sends(conn, method::HELLO, hello.encode_to_vec());
     }
 
@@ -841,7 +835,8 @@ impl World {
     fn enroll_reply(&mut self, index: usize, message: ToAgent) {
         let ToAgent::Reply { conn, call, result } = message else { return };
         let Ok(body) = result else { return self.break_conn(conn) };
-        let hello = wire::HelloRequest { protocol_versions: vec![1], agent_version: "0.1.0".into(), ..Default::default() };
+        let hello =
+            wire::HelloRequest { protocol_versions: vec![1], agent_version: "0.1.0".into(), ..Default::default() };
         if call == AgentCall(1) {
             let Ok(reply) = wire::HelloReply::decode(&body[..]) else { return };
             let hash = hello_hash(&hello.encode_to_vec(), &reply.body);

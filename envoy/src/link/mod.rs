@@ -78,7 +78,15 @@ impl Link {
     }
 
     /// A unary call.
-    pub fn call(&mut self, id: LinkId, call: CallId, method: &'static str, body: &Bytes, deadline: Mono, out: &mut Vec<Event>) {
+    pub fn call(
+        &mut self,
+        id: LinkId,
+        call: CallId,
+        method: &'static str,
+        body: &Bytes,
+        deadline: Mono,
+        out: &mut Vec<Event>,
+    ) {
         let Some((client, calls)) = self.up(id) else { return };
         match client.call(method, body, deadline) {
             Ok(key) => drop(calls.insert(key, call)),
@@ -97,7 +105,8 @@ impl Link {
 
     /// The socket changed.
     pub fn on_ready(&mut self, event: &mio::event::Event) {
-        if let Some(Attempt { state: State::Connecting { client, .. } | State::Up { client }, .. }) = &mut self.attempt {
+        if let Some(Attempt { state: State::Connecting { client, .. } | State::Up { client }, .. }) = &mut self.attempt
+        {
             client.on_event(event);
         }
     }
@@ -140,7 +149,9 @@ impl Link {
 
     fn up(&mut self, id: LinkId) -> Option<(&mut Client, &mut HashMap<u64, CallId>)> {
         match &mut self.attempt {
-            Some(Attempt { id: known, state: State::Up { client }, calls, .. }) if *known == id => Some((client, calls)),
+            Some(Attempt { id: known, state: State::Up { client }, calls, .. }) if *known == id => {
+                Some((client, calls))
+            }
             _ => None,
         }
     }
