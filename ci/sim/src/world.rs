@@ -358,6 +358,7 @@ impl World {
                     self.trace(|| format!("operator is refused: {error:?}"));
                 }
             }
+            Effect::Trust { .. } => {}
             Effect::Log { level, line } => self.trace(|| format!("server {level}: {line}")),
         }
     }
