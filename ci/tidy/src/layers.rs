@@ -65,7 +65,6 @@ const COMMON: Crate = Crate {
         row("redact", Kind::Core, &[]),
         row("splay", Kind::Core, &["crypto", "ids", "limits", "rng", "time"]),
         row("backoff", Kind::Core, &["limits", "rng"]),
-        row("deadline", Kind::Core, &["time"]),
         row("crypto", Kind::Core, &["ids", "rng"]),
         row("chain", Kind::Core, &["crypto", "ids"]),
         row("proto", Kind::Core, &["chain", "ids", "limits", "outcome"]),

@@ -50,7 +50,7 @@ pub enum Kind {
     Meta = 4,
     /// A trait tree.
     Trait = 5,
-    /// Counts and digests of all others: see [`super::seal`].
+    /// Counts and digests of all others: see `super::seal`.
     Seal = 6,
 }
 

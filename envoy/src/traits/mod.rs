@@ -71,7 +71,10 @@ fn collectors(which: Which) -> impl Iterator<Item = Collector> {
     all.filter(move |collector| which == Which::All || collector.tree.volatile)
 }
 
-fn collect_of(name: &str) -> Option<fn(&Root, &Facts) -> Result<Value, String>> {
+/// What a collector is.
+type Collect = fn(&Root, &Facts) -> Result<Value, String>;
+
+fn collect_of(name: &str) -> Option<Collect> {
     Some(match name {
         "os" => os::collect,
         "hardware" => hardware::collect,

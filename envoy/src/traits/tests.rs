@@ -170,7 +170,7 @@ fn assert_known(tree: &Tree, value: &Value, path: &str) {
         }
     } else {
         let known = |key: &&str| *key == path || key.strip_suffix(".*") == Some(path);
-        assert!(tree.keys.iter().any(|key| known(&key)), "{}.{path} is not in the table", tree.name);
+        assert!(tree.keys.iter().any(known), "{}.{path} is not in the table", tree.name);
     }
 }
 

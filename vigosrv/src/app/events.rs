@@ -29,7 +29,7 @@ pub struct CallId {
 
 /// Methods of `vigo.v1.Agent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs)] // the names are those of the .proto
+#[allow(missing_docs, reason = "the names are those of the .proto")]
 pub enum Method {
     Hello,
     Enroll,

@@ -13,7 +13,7 @@ use common::time::Wall;
 
 /// One durable change.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // Fields are named as in the rows that they change.
+#[allow(missing_docs, reason = "fields are named as in the rows that they change")]
 pub enum Write {
     /// A new envoy, by token or trusted entry.
     Enroll(Box<EnrollWrite>),

@@ -14,7 +14,7 @@ use crate::store::Written;
 struct Core {
     conns: Vec<ConnId>,
     waiting: Vec<(u64, CallId)>,
-    log: std::sync::mpsc::Sender<String>,
+    log: std::sync::mpsc::SyncSender<String>,
 }
 
 impl Handler for Core {
@@ -90,10 +90,10 @@ fn start(change: impl FnOnce(&mut NetOptions)) -> Running {
         clock: Clock::system(),
     };
     change(&mut options);
-    let (sender, log) = std::sync::mpsc::channel();
+    let (sender, log) = std::sync::mpsc::sync_channel(64);
     let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = listener.address().unwrap();
-    let (send_parts, parts) = std::sync::mpsc::channel();
+    let (send_parts, parts) = std::sync::mpsc::sync_channel(64);
     // The loop is built where it runs: its connections may not move between threads.
     let thread = std::thread::spawn(move || {
         let core = Core { conns: Vec::new(), waiting: Vec::new(), log: sender };

@@ -229,12 +229,12 @@ impl Reader {
             left == 0
         };
         let between = i32::try_from(limits::READ_STEPS_BETWEEN).unwrap_or(i32::MAX);
-        self.conn.progress_handler(between, Some(over)).map_err(|error| store_error(&mut self.path, error))?;
+        self.conn.progress_handler(between, Some(over)).map_err(|error| store_error(&self.path, error))?;
         question(&mut self.conn).map_err(|error| match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::OperationInterrupted) => {
                 StoreError::Io("the question is too wide for one answer: ask for one envoy, or for fewer rows".into())
             }
-            _ => store_error(&mut self.path, error),
+            _ => store_error(&self.path, error),
         })
     }
 }

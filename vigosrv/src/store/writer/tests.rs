@@ -9,7 +9,7 @@ use crate::store::{EventRow, MemoryStore, ResultsWrite, Retained, Sighting, Snap
 /// A store that waits to be let go, and tells what it was asked.
 struct Scripted {
     inner: MemoryStore,
-    seen: mpsc::Sender<usize>,
+    seen: mpsc::SyncSender<usize>,
     gate: mpsc::Receiver<()>,
     retains: u32,
 }
@@ -36,13 +36,13 @@ struct Rig {
     writer: Writer,
     done: mpsc::Receiver<Vec<Done>>,
     seen: mpsc::Receiver<usize>,
-    gate: mpsc::Sender<()>,
+    gate: mpsc::SyncSender<()>,
 }
 
 fn rig() -> Rig {
-    let (seen_in, seen) = mpsc::channel();
-    let (gate, gate_out) = mpsc::channel();
-    let (done_in, done) = mpsc::channel();
+    let (seen_in, seen) = mpsc::sync_channel(1_024);
+    let (gate, gate_out) = mpsc::sync_channel(1_024);
+    let (done_in, done) = mpsc::sync_channel(1_024);
     let inner = MemoryStore::new(ServerId(Hash32([1; 32])));
     let store = Scripted { inner, seen: seen_in, gate: gate_out, retains: 0 };
     let writer = Writer::spawn(store, move |group| drop(done_in.send(group))).unwrap();
