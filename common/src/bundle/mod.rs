@@ -5,7 +5,7 @@ mod assignment;
 mod model;
 
 pub use assignment::{Assignment, Receipt, SecretRef, Version};
-pub use model::{BlobRef, Bundle, Resource, Value};
+pub use model::{BUNDLE_FORMAT, BlobRef, Bundle, Resource, Value};
 
 use std::fmt;
 

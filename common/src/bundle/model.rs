@@ -110,8 +110,8 @@ impl Bundle {
             mapping: self.mapping.clone(),
             environment: self.environment.clone(),
             vars: map_to_wire(&self.vars),
-            resources: self.resources.iter().map(resource_to_wire).collect(),
-            blobs: self.blobs.iter().map(blob_to_wire).collect(),
+            resources: self.resources.iter().map(Resource::to_wire).collect(),
+            blobs: self.blobs.iter().map(BlobRef::to_wire).collect(),
             secrets: self.secrets.clone(),
         };
         raw.encode_to_vec()
@@ -170,26 +170,49 @@ impl Bundle {
     }
 }
 
-fn blob_to_wire(blob: &BlobRef) -> wire::BlobRef {
-    wire::BlobRef { sha256: blob.sha256.0.to_vec(), size: blob.size, path: blob.path.clone() }
+impl BlobRef {
+    /// The message, as it stands in a bundle.
+    pub fn to_wire(&self) -> wire::BlobRef {
+        wire::BlobRef { sha256: self.sha256.0.to_vec(), size: self.size, path: self.path.clone() }
+    }
 }
 
-fn resource_to_wire(resource: &Resource) -> wire::Resource {
-    wire::Resource {
-        name: resource.name.clone(),
-        r#type: resource.kind.clone(),
-        params: map_to_wire(&resource.params),
-        when: resource.when.clone(),
-        foreach: resource.foreach.as_ref().map(value_to_wire),
-        depends_on: resource.depends_on.clone(),
-        notify: resource.notify.clone(),
-        timeout_ms: resource.timeout_ms,
-        retries: resource.retries,
-        sensitive: resource.sensitive,
-        noop: resource.noop,
-        source: resource.source.clone(),
-        vars: map_to_wire(&resource.vars),
-        after: resource.after.clone(),
+impl Resource {
+    /// The message, as it stands in a bundle.
+    pub fn to_wire(&self) -> wire::Resource {
+        wire::Resource {
+            name: self.name.clone(),
+            r#type: self.kind.clone(),
+            params: map_to_wire(&self.params),
+            when: self.when.clone(),
+            foreach: self.foreach.as_ref().map(Value::to_wire),
+            depends_on: self.depends_on.clone(),
+            notify: self.notify.clone(),
+            timeout_ms: self.timeout_ms,
+            retries: self.retries,
+            sensitive: self.sensitive,
+            noop: self.noop,
+            source: self.source.clone(),
+            vars: map_to_wire(&self.vars),
+            after: self.after.clone(),
+        }
+    }
+}
+
+impl Value {
+    /// The message, as it stands in a bundle.
+    pub fn to_wire(&self) -> wire::Value {
+        use wire::value::Kind;
+        let kind = match self {
+            Value::Null => Kind::Null(true),
+            Value::Bool(b) => Kind::Boolean(*b),
+            Value::Int(n) => Kind::Integer(*n),
+            Value::Float(n) => Kind::Real(*n),
+            Value::Str(text) => Kind::Text(text.clone()),
+            Value::List(items) => Kind::List(wire::ValueList { items: items.iter().map(Value::to_wire).collect() }),
+            Value::Map(map) => Kind::Map(wire::ValueMap { entries: map_to_wire(map) }),
+        };
+        wire::Value { kind: Some(kind) }
     }
 }
 
@@ -216,7 +239,7 @@ fn resource_from_wire(raw: wire::Resource, field: &dyn Fn(&str) -> String) -> Re
 }
 
 fn map_to_wire(map: &BTreeMap<String, Value>) -> BTreeMap<String, wire::Value> {
-    map.iter().map(|(key, value)| (key.clone(), value_to_wire(value))).collect()
+    map.iter().map(|(key, value)| (key.clone(), value.to_wire())).collect()
 }
 
 fn map_from_wire(
@@ -225,20 +248,6 @@ fn map_from_wire(
     depth: usize,
 ) -> Result<BTreeMap<String, Value>, BadMessage> {
     map.into_iter().map(|(key, value)| value_from_wire(value, field, depth).map(|value| (key, value))).collect()
-}
-
-fn value_to_wire(value: &Value) -> wire::Value {
-    use wire::value::Kind;
-    let kind = match value {
-        Value::Null => Kind::Null(true),
-        Value::Bool(b) => Kind::Boolean(*b),
-        Value::Int(n) => Kind::Integer(*n),
-        Value::Float(n) => Kind::Real(*n),
-        Value::Str(text) => Kind::Text(text.clone()),
-        Value::List(items) => Kind::List(wire::ValueList { items: items.iter().map(value_to_wire).collect() }),
-        Value::Map(map) => Kind::Map(wire::ValueMap { entries: map_to_wire(map) }),
-    };
-    wire::Value { kind: Some(kind) }
 }
 
 fn value_from_wire(raw: wire::Value, field: &str, depth: usize) -> Result<Value, BadMessage> {

@@ -1,5 +1,6 @@
 //! What a template needs: the names that it uses and where, and what is wrong with it before any host renders it.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::template::{ENVOY_KEYS, Engine, NAMESPACES, Scope, TemplateError, has_markers};
@@ -46,6 +47,8 @@ pub struct Uses {
 #[derive(Default)]
 pub struct Looker<'s> {
     engine: Engine<'s>,
+    /// Filters (false) and tests (true) that were tried, and whether they exist.
+    tried: RefCell<BTreeMap<(bool, String), bool>>,
 }
 
 impl<'s> Looker<'s> {
@@ -71,14 +74,8 @@ impl<'s> Looker<'s> {
     /// Adds filters and tests that do not exist: the engine itself finds out only when it gets there.
     fn checked(&self, source: &str, mut uses: Uses, bare: bool) -> Uses {
         for call in calls(source, bare) {
-            let (probe, kind) = match call.is_test {
-                true => (format!("{{{{ '' is {} }}}}", call.name), "test"),
-                false => (format!("{{{{ '' | {} }}}}", call.name), "filter"),
-            };
-            let scope = Scope::new(&BTreeMap::new(), &serde_json::Value::Null, &BTreeMap::new());
-            if let Err(TemplateError::Evaluation { detail, .. }) = self.engine.render_once(&probe, &scope)
-                && detail.ends_with("is unknown")
-            {
+            if !self.exists(&call) {
+                let kind = if call.is_test { "test" } else { "filter" };
                 let what = format!("there is no {kind} `{}`", call.name);
                 uses.flaws.push(Flaw {
                     spot: spot_at(source, call.at),
@@ -89,6 +86,20 @@ impl<'s> Looker<'s> {
         }
         uses.flaws.sort_by_key(|flaw| flaw.spot);
         uses
+    }
+
+    /// Whether the engine has a filter or test: it only says so when one is used.
+    fn exists(&self, call: &Call<'_>) -> bool {
+        let key = (call.is_test, call.name.to_string());
+        if let Some(known) = self.tried.borrow().get(&key) {
+            return *known;
+        }
+        let probe = format!("{{{{ '' {} {} }}}}", if call.is_test { "is" } else { "|" }, call.name);
+        let scope = Scope::new(&BTreeMap::new(), &serde_json::Value::Null, &BTreeMap::new());
+        let answer = self.engine.render_once(&probe, &scope);
+        let exists = !matches!(answer, Err(TemplateError::Evaluation { detail, .. }) if detail.ends_with("is unknown"));
+        self.tried.borrow_mut().insert(key, exists);
+        exists
     }
 }
 

@@ -1,19 +1,19 @@
 //! Compiles a tree: loads, resolves, checks, encodes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
+use std::sync::Arc;
 
-use bytes::Bytes;
-use common::bundle::Value;
+use common::bundle::{Value, bundle_hash};
 use common::limits;
-use common::policy::compile::{Discord, Head, assemble, error_in_text, join, missing_vars};
+use common::policy::compile::{Discord, error_in_text, join, missing_vars, uses_var};
 use common::policy::dag::Plan;
 use common::policy::model::{Crate, Site};
 use common::policy::parse::cycle_error;
 use common::yaml::Error;
 
 use super::MappingId;
-use super::compiled::Compiled;
+use super::compiled::{Compiled, Content};
+use super::encode::{Pieces, Recipe};
 use super::hosts::HostIndex;
 use super::load::{Loaded, MappingDef, load};
 use super::resolve::Resolver;
@@ -29,7 +29,8 @@ pub fn compile(tree: &Tree) -> Result<Compiled, Vec<Error>> {
     }
     // Errors inside configcrates stand in the way of everything that follows from them.
     let sound = errors.is_empty();
-    let mut compiler = Compiler { tree, loaded: &loaded, joined: HashMap::new(), missing: BTreeMap::new(), sound };
+    let (joined, missing, pieces) = (HashMap::new(), BTreeMap::new(), HashMap::new());
+    let mut compiler = Compiler { tree, loaded: &loaded, joined, missing, pieces, sound };
     let compiled = compiler.mappings(&mut errors);
     compiler.report_missing(&mut errors);
     if errors.is_empty() {
@@ -44,9 +45,11 @@ struct Compiler<'l> {
     tree: &'l Tree,
     loaded: &'l Loaded,
     /// Order of each set of configcrates that some mapping has; none where they do not fit together.
-    joined: HashMap<Vec<usize>, Option<Rc<Plan>>>,
+    joined: HashMap<Vec<usize>, Option<Arc<Plan>>>,
     /// Undefined variables: (file of the crate, place, sentence) to the first mapping and the number of mappings.
     missing: BTreeMap<(String, Site, String), (String, usize)>,
+    /// Encoded configcrates, made when a mapping first needs them.
+    pieces: HashMap<usize, Arc<Pieces>>,
     sound: bool,
 }
 
@@ -74,16 +77,19 @@ impl<'l> Compiler<'l> {
             if !self.sound || !errors.is_empty() {
                 continue;
             }
-            let bundle = assemble(Head { mapping: &place, environment }, &resolved.vars, &crates, &plan);
-            let payload = Bytes::from(bundle.encode());
-            if bundle.resources.len() > limits::RESOURCES_PER_BUNDLE_MAX || payload.len() > limits::BUNDLE_BYTES_MAX {
-                errors.push(self.too_large(mapping, bundle.resources.len(), payload.len()));
+            let used = resolved.vars.iter().filter(|(name, _)| uses_var(&crates, name));
+            let used: Vec<(&str, &Value)> = used.map(|(name, value)| (*name, *value)).collect();
+            let pieces = resolved.crates.iter().map(|&id| self.pieces(id)).collect();
+            let recipe = Recipe::new((&place, environment), &used, pieces, plan);
+            let payload = recipe.payload();
+            if recipe.n_resources() > limits::RESOURCES_PER_BUNDLE_MAX || payload.len() > limits::BUNDLE_BYTES_MAX {
+                errors.push(self.too_large(mapping, recipe.n_resources(), payload.len()));
             }
             let id = MappingId(compiled.mappings.len() as u32);
             globs.extend(mapping.patterns.iter().map(|glob| (id, glob.clone())));
-            compiled.blobs.extend(bundle.blobs.iter().map(|blob| (blob.sha256, blob.path.clone())));
+            compiled.blobs.extend(recipe.blobs().iter().map(|blob| (blob.sha256, blob.path.clone())));
             let patterns = mapping.patterns.iter().map(|glob| glob.source().to_string()).collect();
-            compiled.add(place, patterns, payload, bundle.blobs);
+            compiled.add(place, patterns, bundle_hash(&payload), Content::Recipe(recipe));
         }
         compiled.hosts = HostIndex::new(globs);
         let file_hash = |member: &Crate| self.tree.file(&member.path).map(|file| (member.name.clone(), file.sha256));
@@ -91,14 +97,19 @@ impl<'l> Compiler<'l> {
         compiled
     }
 
+    fn pieces(&mut self, id: usize) -> Arc<Pieces> {
+        let member = &self.loaded.crates[id];
+        Arc::clone(self.pieces.entry(id).or_insert_with(|| Arc::new(Pieces::new(member))))
+    }
+
     /// The order of a set of configcrates; what does not fit is said once, with the first mapping that has it.
-    fn plan(&mut self, ids: &[usize], place: &str, errors: &mut Vec<Error>) -> Option<Rc<Plan>> {
+    fn plan(&mut self, ids: &[usize], place: &str, errors: &mut Vec<Error>) -> Option<Arc<Plan>> {
         if let Some(known) = self.joined.get(ids) {
             return known.clone();
         }
         let crates: Vec<&Crate> = ids.iter().map(|&id| &self.loaded.crates[id]).collect();
         let plan = match join(&crates) {
-            Ok(plan) => Some(Rc::new(plan)),
+            Ok(plan) => Some(Arc::new(plan)),
             Err(Discord::Dangling(all)) => {
                 for wrong in all {
                     // The target may be one of the resources that have errors.

@@ -8,6 +8,7 @@ use common::glob::{BadGlob, Glob};
 use common::ids::Hash32;
 
 use super::MappingId;
+use super::encode::Recipe;
 use super::hosts::HostIndex;
 
 /// A compiled tree. Immutable; shared between threads behind an `Arc`.
@@ -40,8 +41,33 @@ pub struct Mapping {
 #[derive(Debug)]
 pub(super) struct Encoded {
     pub(super) hash: Hash32,
-    pub(super) payload: Bytes,
-    pub(super) blobs: Vec<BlobRef>,
+    pub(super) content: Content,
+}
+
+/// Where the payload of a bundle comes from. Compiled ones are made when they are asked for: ten thousand payloads would be
+/// hundreds of megabytes, and each takes microseconds.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// At hand.
+    Whole(Bytes, Vec<BlobRef>),
+    /// To be made.
+    Recipe(Recipe),
+}
+
+impl Content {
+    fn payload(&self) -> Bytes {
+        match self {
+            Content::Whole(payload, _) => payload.clone(),
+            Content::Recipe(recipe) => recipe.payload(),
+        }
+    }
+
+    fn blobs(&self) -> &[BlobRef] {
+        match self {
+            Content::Whole(_, blobs) => blobs,
+            Content::Recipe(recipe) => recipe.blobs(),
+        }
+    }
 }
 
 impl Compiled {
@@ -56,7 +82,8 @@ impl Compiled {
                 globs.push((id, Glob::try_new(pattern)?));
             }
             compiled.blobs.extend(bundle.blobs.iter().map(|blob| (blob.sha256, blob.path.clone())));
-            compiled.add(bundle.mapping.clone(), patterns, Bytes::from(bundle.encode()), bundle.blobs);
+            let payload = Bytes::from(bundle.encode());
+            compiled.add(bundle.mapping, patterns, bundle_hash(&payload), Content::Whole(payload, bundle.blobs));
         }
         compiled.hosts = HostIndex::new(globs);
         Ok(compiled)
@@ -76,12 +103,11 @@ impl Compiled {
     }
 
     /// Adds a mapping with its bundle.
-    pub(super) fn add(&mut self, place: String, patterns: Vec<String>, payload: Bytes, blobs: Vec<BlobRef>) {
-        let hash = bundle_hash(&payload);
+    pub(super) fn add(&mut self, place: String, patterns: Vec<String>, hash: Hash32, content: Content) {
         let next = self.bundles.len() as u32;
         let bundle = *self.by_hash.entry(hash).or_insert(next);
         if bundle == next {
-            self.bundles.push(Encoded { hash, payload, blobs });
+            self.bundles.push(Encoded { hash, content });
         }
         self.mappings.push(Mapping { place, patterns, bundle });
     }
@@ -101,10 +127,10 @@ impl Compiled {
         self.hosts.find(hostname)
     }
 
-    /// Hash and payload of a mapping's bundle. The id must be of this tree.
+    /// Hash and payload of a mapping's bundle; making the payload takes microseconds. The id must be of this tree.
     pub fn bundle(&self, id: MappingId) -> (Hash32, Bytes) {
         let bundle = &self.bundles[self.mappings[id.0 as usize].bundle as usize];
-        (bundle.hash, bundle.payload.clone())
+        (bundle.hash, bundle.content.payload())
     }
 
     /// Hash of a host's bundle.
@@ -115,12 +141,12 @@ impl Compiled {
 
     /// Payload of a bundle.
     pub fn payload(&self, bundle: &Hash32) -> Option<Bytes> {
-        self.encoded(bundle).map(|encoded| encoded.payload.clone())
+        self.encoded(bundle).map(|encoded| encoded.content.payload())
     }
 
     /// Size of a file, if that bundle names it: nobody fetches what his bundle does not name.
     pub fn blob_size(&self, bundle: &Hash32, blob: &Hash32) -> Option<u64> {
-        self.encoded(bundle)?.blobs.iter().find(|known| known.sha256 == *blob).map(|known| known.size)
+        self.encoded(bundle)?.content.blobs().iter().find(|known| known.sha256 == *blob).map(|known| known.size)
     }
 
     /// Path below the published tree of a file that some bundle names.

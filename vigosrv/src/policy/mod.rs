@@ -5,6 +5,7 @@
 mod changes;
 mod compile;
 mod compiled;
+mod encode;
 mod hosts;
 mod load;
 mod resolve;

@@ -61,6 +61,16 @@ fn precedence_holds() {
 }
 
 #[test]
+fn pieces_come_to_the_bytes_of_a_whole_bundle() {
+    let compiled = compiled();
+    for n in 0..compiled.mappings().len() {
+        let (hash, payload) = compiled.bundle(MappingId(n as u32));
+        assert_eq!(Bundle::decode(&payload).unwrap().encode(), payload);
+        assert_eq!(bundle_hash(&payload), hash);
+    }
+}
+
+#[test]
 fn files_are_served_to_those_whose_bundle_names_them() {
     let compiled = compiled();
     let web = compiled.bundle_for("web-1.example.com").unwrap();
