@@ -14,6 +14,8 @@ use super::ops::CacheError;
 
 /// The file that LMDB keeps in its directory.
 pub(super) const DATA_FILE: &str = "data.mdb";
+/// Directory below the state directory in which a new store is made before it takes the place of the old one.
+pub(super) const REBUILD_DIR: &str = "rebuild";
 
 /// Smallest map: what an empty store with all databases needs, and some room.
 const MAP_BYTES_MIN: usize = 256 << 10;

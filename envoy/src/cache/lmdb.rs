@@ -16,6 +16,7 @@ use common::proto::wire;
 use super::batch::{Batch, Work, put_bytes};
 use super::check::check_batch;
 use super::codec::{self, Header, Kind, Slot, Value};
+use super::compact::{copy_beside, put_in_place};
 use super::env::{Db, Env, Fault, Name, page_multiple};
 use super::ops::{Cache, CacheError, Loaded, QueueRecord, StoreOp};
 use super::seal::{SEAL_KEY, Seal};
@@ -105,7 +106,7 @@ impl LmdbCache {
     /// Puts values that were found elsewhere, as they are, in one transaction.
     pub(super) fn import(&mut self, values: &[(Name, Vec<u8>, Vec<u8>)]) -> Result<(), CacheError> {
         let bytes = values.iter().map(|(_, _, value)| value.len()).sum();
-        self.transact(bytes, &mut |batch| {
+        self.transact(bytes, false, &mut |batch| {
             let put = |(name, key, value): &(Name, Vec<u8>, Vec<u8>)| {
                 batch.touch(*name);
                 batch.replace(*name, key, Some(value))
@@ -154,15 +155,31 @@ impl LmdbCache {
         Ok(())
     }
 
-    /// Does `work`, which puts about `bytes`, in one transaction, with as large a map as it needs.
-    fn transact(&mut self, bytes: usize, work: Work<'_>) -> Result<(), CacheError> {
-        // Ends: every turn but the last makes the map larger, up to its bound.
+    /// Does `work`, which puts about `bytes`, in one transaction, with as large a map as it needs. One that deletes may need
+    /// as many fresh pages as it touches: it may grow the map beyond the bound for once, and is compacted after.
+    fn transact(&mut self, bytes: usize, deletes: bool, work: Work<'_>) -> Result<(), CacheError> {
+        let bound = page_multiple(self.place.bytes_max);
+        let result = self.transact_within(bytes, if deletes { bound.saturating_mul(2) } else { bound }, work);
+        if deletes && self.env.as_ref().is_some_and(|env| env.file_bytes() > bound) {
+            // What was asked for is done; a disk that has no room for a copy has room for the file as it is.
+            let _ = self.compact();
+        }
+        result
+    }
+
+    fn transact_within(&mut self, bytes: usize, map_max: usize, work: Work<'_>) -> Result<(), CacheError> {
+        // Ends: every turn but the last makes the map larger, up to its bound, or compacts, once.
+        let mut compacted = false;
         loop {
             match self.try_transact(bytes, work) {
                 Ok(()) => return Ok(()),
                 Err(Fault::MapFull) => {
-                    if !self.grow()? {
-                        return Err(CacheError::Full);
+                    // At the bound with room enough, but in pieces: once, compacted.
+                    if !self.grow(map_max)? {
+                        if compacted || !self.fits_in_pieces(bytes)? || !self.compact()? {
+                            return Err(CacheError::Full);
+                        }
+                        compacted = true;
                     }
                 }
                 Err(Fault::Failed(CacheError::Full)) => return Err(CacheError::Full),
@@ -187,7 +204,7 @@ impl LmdbCache {
         let before = env.live_bytes(&*env.read()?)?;
         // The map grows ahead of need: where the address space ends it, there is still room to delete.
         if before / 3 * 4 > env.map_bytes {
-            self.grow()?;
+            self.grow(page_multiple(bytes_max))?;
         }
         let mut seal = self.seal;
         seal.revision = seal.revision.max(self.revision_floor);
@@ -204,12 +221,32 @@ impl LmdbCache {
         Ok(())
     }
 
-    /// Makes the map larger. `false` where it is at its bound.
-    fn grow(&mut self) -> Result<bool, CacheError> {
+    /// Whether a batch of `bytes` would fit if the free pages were in one piece.
+    fn fits_in_pieces(&mut self, bytes: usize) -> Result<bool, CacheError> {
+        let (bytes_max, dir) = (self.place.bytes_max, self.place.dir.clone());
+        let live_bytes = |env: &Env| -> Result<usize, Fault> { env.live_bytes(&*env.read()?) };
+        let live = live_bytes(self.env()?).map_err(|fault| told(fault, &dir))?;
+        let file_bytes = self.env()?.file_bytes();
+        // A file that is compact already would be written again for nothing, each time that the batch is tried.
+        let in_pieces = file_bytes > live + live / 8 + 4 * ROOM_BYTES;
+        Ok(in_pieces && live + bytes <= bytes_max - bytes_max / RESERVE_PART)
+    }
+
+    /// Writes the store afresh; it is closed after it. `false` where the disk has no room for that.
+    fn compact(&mut self) -> Result<bool, CacheError> {
+        let place = self.place.clone();
+        let Ok(made) = copy_beside(self, &place) else { return Ok(false) };
+        self.env = None;
+        put_in_place(&place.dir, &made).map_err(CacheError::Io)?;
+        Ok(true)
+    }
+
+    /// Makes the map larger. `false` where it is at `map_max`.
+    fn grow(&mut self, map_max: usize) -> Result<bool, CacheError> {
         for part in [1, 2, 4] {
             let Some(env) = &mut self.env else { return Ok(false) };
             let before = env.map_bytes;
-            let wanted = before.saturating_add(before / part).min(page_multiple(self.place.bytes_max));
+            let wanted = before.saturating_add(before / part).min(map_max);
             if wanted <= before {
                 return Ok(false);
             }
@@ -285,7 +322,8 @@ impl Cache for LmdbCache {
             return Ok(());
         }
         let bytes = batch.iter().map(put_bytes).sum();
-        self.transact(bytes, &mut |work| batch.iter().try_for_each(|op| work.apply(op)))
+        let deletes = batch.iter().any(|op| matches!(op, StoreOp::DeleteRecords { .. }));
+        self.transact(bytes, deletes, &mut |work| batch.iter().try_for_each(|op| work.apply(op)))
     }
 
     fn read_records(&mut self, lane: Lane, first: u64, max_bytes: usize) -> Result<Vec<QueueRecord>, CacheError> {

@@ -7,6 +7,7 @@ mod batch;
 mod blobs;
 mod check;
 pub mod codec;
+mod compact;
 #[cfg(test)]
 mod contract;
 mod env;

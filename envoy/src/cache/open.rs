@@ -15,18 +15,16 @@ use common::sys::file::{make_dir, sync_dir};
 use common::sys::{Lock, LockError};
 use common::time::Wall;
 
-use super::env::DATA_FILE;
+use super::compact::{fresh_dir, put_in_place};
+use super::env::{DATA_FILE, REBUILD_DIR};
 use super::lmdb::{LmdbCache, Place};
 use super::memory::MemoryCache;
 use super::ops::{Cache, CacheError, Loaded, QueueRecord, StoreOp};
 use super::probe::{Verdict, probe};
 use super::salvage::Salvaged;
-use super::seal::Seal;
 
 /// Name of the lock file in the state directory.
 pub const LOCK_FILE: &str = "lock";
-/// Directory below it in which a new store is made.
-const REBUILD_DIR: &str = "rebuild";
 
 /// What to open.
 #[derive(Clone, Debug)]
@@ -245,26 +243,16 @@ fn rebuild(
             incidents.push(format!("left out {left_out} values that do not fit any more"));
         }
     }
-    let path = options.dir.join(DATA_FILE);
-    let placed = fs::rename(&built, &path).map_err(|e| format!("{}: it cannot be replaced: {e}", path.display()));
-    placed?;
-    let _ = fs::remove_dir_all(options.dir.join(REBUILD_DIR));
-    sync_dir(&options.dir).map_err(|error| error.to_string())?;
+    put_in_place(&options.dir, &built)?;
     prune_aside(&options.dir, limits::CORRUPT_STORES_KEPT);
     LmdbCache::open(place.clone(), salvaged.seal().revision).map_err(|error| error.to_string())
 }
 
 /// The new store, synced, in its own directory. Gives back how many values did not fit, and its file.
 fn make_beside(place: &Place, salvaged: &Salvaged) -> Result<(u64, PathBuf), String> {
-    let dir = place.dir.join(REBUILD_DIR);
-    if fs::symlink_metadata(&dir).is_ok_and(|meta| !meta.is_dir()) {
-        let _ = fs::remove_file(&dir);
-    }
-    let _ = fs::remove_dir_all(&dir);
-    make_dir(&dir, 0o700, None).map_err(|error| error.to_string())?;
+    let dir = fresh_dir(&place.dir).map_err(|error| error.to_string())?;
     let beside = Place { dir: dir.clone(), ..place.clone() };
-    let seal = Seal { revision: salvaged.seal().revision, ..salvaged.seal() };
-    let mut store = LmdbCache::create(beside, seal).map_err(|error| error.to_string())?;
+    let mut store = LmdbCache::create(beside, salvaged.seal()).map_err(|error| error.to_string())?;
     let left_out = salvaged.import(&mut store).map_err(|error| error.to_string())?;
     drop(store);
     sync_dir(&dir).map_err(|error| error.to_string())?;

@@ -12,6 +12,7 @@ use common::chain::Lane;
 use common::ids::Uuid;
 
 use super::codec::{self, Kind, Slot, Value};
+use super::compact::CHUNK_BYTES;
 use super::env::Name;
 use super::lmdb::{LmdbCache, db_of};
 use super::memory::MemoryCache;
@@ -21,8 +22,6 @@ use super::seal::Seal;
 
 /// Values that are remembered while scanning; a file that holds more was not made by an agent.
 const VALUES_MAX: usize = 1 << 20;
-/// Bytes of values that go into the new store in one transaction: bounds the memory of a small host.
-const IMPORT_BYTES: usize = 4 << 20;
 /// Ranges of lost sequences that are named one by one.
 const RANGES_NAMED_MAX: usize = 8;
 
@@ -165,7 +164,7 @@ impl Salvaged {
         self.each(&mut |name, key, value| {
             bytes += value.len();
             chunk.push((name, key, value));
-            if bytes >= IMPORT_BYTES && result.is_ok() {
+            if bytes >= CHUNK_BYTES && result.is_ok() {
                 result = flush(store, &mut chunk, &mut left_out);
                 bytes = 0;
             }

@@ -1,3 +1,5 @@
+//! LMDB: the contract, growth, full disks and small address spaces, compaction.
+
 use super::*;
 use crate::cache::ops::RecordIndex;
 use crate::cache::{contract, fixture};
@@ -204,4 +206,42 @@ fn a_small_address_space_bounds_the_map() {
         let n = fill_until_full(&mut cache)?;
         check_usable(&mut cache, n)
     });
+}
+
+#[test]
+fn room_in_pieces_is_compacted() {
+    let Temporary { mut cache, _dir } = fresh(8 << 20, true);
+    // Records that fill the map, then every second one goes: half of it is free, in pieces of a few pages.
+    let n = fill_until_full(&mut cache).expect("it fills up");
+    let some = |rest: std::ops::Range<u64>| (1..=n as u64).filter(move |first| rest.contains(&(first % 40))).collect();
+    // In small steps, so that the file does not grow: that is the other test.
+    for step in 0..20 {
+        let firsts = some(step..step + 1);
+        cache.commit(&[StoreOp::DeleteRecords { lane: Lane::Urgent, firsts }]).expect("it deletes");
+    }
+    let before = cache.load().expect("it loads");
+    let file = || std::fs::metadata(_dir.path().join("data.mdb")).expect("it is there").len();
+    let bytes = file();
+    cache.commit(&[fixture::slot(1, 1 << 20)]).expect("it fits once it is compacted");
+    assert!(file() < bytes, "{} of {bytes} bytes", file());
+    let after = cache.load().expect("it loads");
+    assert_eq!((after.lanes, after.highest), (before.lanes, before.highest));
+    assert_eq!(after.current, Some((fixture::signed(1, 100), fixture::signed(1, 1 << 20))));
+    assert!(!_dir.path().join("rebuild").exists());
+    let examined = crate::cache::probe::examine(&_dir.path().join("data.mdb"), cache.place.uuid, &mut |_| {});
+    assert_eq!(examined.map(|examined| examined.seal), Ok(cache.seal));
+}
+
+#[test]
+fn a_full_store_takes_any_deletion_and_is_small_again_after_it() {
+    let Temporary { mut cache, _dir } = fresh(8 << 20, true);
+    let n = fill_until_full(&mut cache).expect("it fills up") as u64;
+    // Touches every page: all of them are copied before one is free.
+    let firsts = (1..=n).filter(|first| first % 8 < 5).collect();
+    cache.commit(&[StoreOp::DeleteRecords { lane: Lane::Urgent, firsts }]).expect("it deletes");
+    let bytes = std::fs::metadata(_dir.path().join("data.mdb")).expect("it is there").len();
+    assert!(bytes < 6 << 20, "{bytes} bytes");
+    let left: Vec<u64> = (1..=n).filter(|first| first % 8 >= 5).collect();
+    let found = cache.load().expect("it loads").lanes[0].iter().map(|index| index.first).collect::<Vec<_>>();
+    assert!(found == left);
 }

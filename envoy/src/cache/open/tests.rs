@@ -1,3 +1,5 @@
+//! Everything that can be in place of a store, and what becomes of it.
+
 use super::*;
 use crate::cache::fixture;
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,6 @@
 //! Issue 2, check 2: a store of at least 200 pages with both slots, 500 live and 500 freed records; every page truncated,
 //! zeroed, flipped, overwritten. A sample runs every time; `VIGO_DAMAGE_CASES=2000 cargo test -p vigo-envoy --lib salvage`
-//! runs all of it (about a minute), `VIGO_DAMAGE_SEED` another sample.
+//! runs all of it (some minutes), `VIGO_DAMAGE_SEED` another sample.
 
 use super::*;
 use crate::cache::fixture;
