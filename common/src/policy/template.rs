@@ -109,6 +109,16 @@ impl fmt::Display for TemplateError {
 
 impl std::error::Error for TemplateError {}
 
+/// Whether a value has a template anywhere in it. Values nest at most [`limits::VALUE_DEPTH_MAX`] deep.
+pub fn is_templated(value: &Value) -> bool {
+    match value {
+        Value::Str(text) => has_markers(text),
+        Value::List(items) => items.iter().any(is_templated),
+        Value::Map(map) => map.values().any(is_templated),
+        _ => false,
+    }
+}
+
 /// The engine. `'s` is the life of the sources that it compiles: usually that of the bundle.
 pub struct Engine<'s> {
     environment: Environment<'s>,

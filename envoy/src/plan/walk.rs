@@ -15,7 +15,7 @@ use common::bundle::{BlobRef, Bundle, Resource, Value};
 use common::limits;
 use common::outcome::Outcome;
 use common::policy::params::text_of;
-use common::policy::template::{Compiled, Condition, Engine, Scope, TemplateError, has_markers};
+use common::policy::template::{Compiled, Condition, Engine, Scope, TemplateError, has_markers, is_templated};
 use common::time::Mono;
 
 use super::params::{Params, fingerprint};
@@ -170,6 +170,7 @@ struct Ready<'w> {
     resource: &'w Resource,
     name: Option<Compiled<'w, 'w>>,
     condition: Option<Condition<'w, 'w>>,
+    /// Only those with a template in them.
     params: Vec<(&'w str, Compiled<'w, 'w>)>,
     forced: bool,
 }
@@ -219,7 +220,7 @@ impl<'w> Walk<'w> {
         let named = |name: &str, error: TemplateError| format!("`{name}`: {error}");
         let name = has_markers(&resource.name).then(|| self.engine.compile_text(&resource.name));
         let condition = (!resource.when.is_empty()).then(|| self.engine.compile_condition(&resource.when));
-        let params = resource.params.iter().map(|(name, value)| {
+        let params = resource.params.iter().filter(|(_, value)| is_templated(value)).map(|(name, value)| {
             self.engine.compile(value).map(|value| (name.as_str(), value)).map_err(|e| named(name, e))
         });
         Ok(Ready {
@@ -260,8 +261,7 @@ impl<'w> Walk<'w> {
     ) -> Joined {
         let resource = ready.resource;
         // Plain resources, nearly all, need no scope at all.
-        let templated =
-            ready.name.is_some() || ready.condition.is_some() || ready.params.iter().any(|(_, v)| !v.is_plain());
+        let templated = ready.name.is_some() || ready.condition.is_some() || !ready.params.is_empty();
         let scope = match (templated, item) {
             (false, _) => None,
             (true, None) => Some(self.scope(resource)),
@@ -413,11 +413,12 @@ fn name_of(
 }
 
 fn render<'w>(ready: &Ready<'w>, scope: Option<&Scope>) -> Result<Params<'w>, String> {
-    let plain = |name: &str| ready.resource.params.get_key_value(name);
-    let rendered = ready.params.iter().map(|(name, value)| match (scope, plain(name)) {
-        (None, Some((name, value))) => Ok((name.as_str(), Cow::Borrowed(value))),
-        (Some(scope), _) => value.render(scope).map(|value| (*name, value)).map_err(|e| format!("`{name}`: {e}")),
-        (None, None) => Ok((*name, Cow::Owned(Value::Null))),
+    let template = |name: &str| ready.params.iter().find(|(known, _)| *known == name).zip(scope);
+    let rendered = ready.resource.params.iter().map(|(name, value)| match template(name) {
+        None => Ok((name.as_str(), Cow::Borrowed(value))),
+        Some(((_, template), scope)) => {
+            template.render(scope).map(|value| (name.as_str(), value)).map_err(|e| format!("`{name}`: {e}"))
+        }
     });
     rendered.collect()
 }
