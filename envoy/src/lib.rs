@@ -2,7 +2,9 @@
 #![warn(missing_docs)]
 
 pub mod agent;
+pub mod boot;
 pub mod cache;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod exec;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -46,6 +47,11 @@ impl Inbox {
     pub fn put(&self, event: Event) {
         // A loop that has ended takes nothing any more, and nobody waits for it.
         let _ = self.sender.send(event);
+        let _ = self.waker.wake();
+    }
+
+    /// Makes the loop look around.
+    pub fn wake(&self) {
         let _ = self.waker.wake();
     }
 
@@ -103,6 +109,8 @@ pub struct Parts {
     pub logger: Logger,
     /// The service manager.
     pub notifier: Notifier,
+    /// The store was rebuilt: what the core believes of it is void, and the process starts anew.
+    pub restart: Arc<AtomicBool>,
 }
 
 /// The loop.
@@ -220,6 +228,10 @@ impl Reactor {
 
     /// What threads, signals and the control socket have.
     fn collect(&mut self, now: Now, events: &mut Vec<Event>) {
+        if self.parts.restart.load(Ordering::SeqCst) {
+            self.exit = Some(1);
+            return;
+        }
         events.extend(self.ports.received.try_iter().take(INBOX_MAX));
         self.link.drive(now.mono, events);
         let received = self.ports.signals.take();
@@ -349,13 +361,13 @@ impl Reactor {
     }
 }
 
-/// What the owner of the store says, in the core's words.
-pub fn translate(answer: Answer) -> Event {
-    match answer {
+/// What the owner of the store says, in the core's words; a rebuilt store has none.
+pub fn translate(answer: Answer) -> Option<Event> {
+    Some(match answer {
         Answer::Stored { ticket, result } => Event::Stored { ticket: Ticket(ticket), result },
         Answer::Records { ticket, result } => Event::Records { ticket: Ticket(ticket), result },
         Answer::BlobsChecked { ticket, missing } => Event::BlobsChecked { ticket: Ticket(ticket), missing },
         Answer::BlobWritten { hash, result } => Event::BlobWritten { hash, result },
-        Answer::Reopened(loaded) => Event::Reopened { loaded },
-    }
+        Answer::Reopened(_) => return None,
+    })
 }

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use common::ids::Uuid;
+use common::ids::{Hash32, Uuid};
+use common::log::Level;
 use common::sys::Clock;
+use common::sys::logger::Logger;
 
 use crate::agent::{Event, RunOrder, Ticket};
-use crate::exec::{Blobs, RunInput, run};
+use crate::cache;
+use crate::exec::{Blob, Blobs, RunInput, run};
 use crate::sys::child::StopFlag;
-use crate::traits::{Collected, Gatherer};
+use crate::traits::{Facts, Gatherer};
 
 /// Orders that may wait: a run, and traits for the next one.
 const ORDERS_MAX: usize = 4;
@@ -34,6 +37,24 @@ pub struct Surroundings {
     pub clock: Clock,
     /// Collects traits.
     pub gatherer: Gatherer,
+    /// For warnings of collectors.
+    pub logger: Logger,
+}
+
+/// The blob directory, for the executors.
+pub struct BlobDir(cache::Blobs);
+
+impl BlobDir {
+    /// Below the state directory.
+    pub fn new(dir: &std::path::Path, bytes_max: u64) -> BlobDir {
+        BlobDir(cache::Blobs::new(dir, bytes_max))
+    }
+}
+
+impl Blobs for BlobDir {
+    fn find(&self, hash: &Hash32) -> Option<Blob> {
+        Some(self.0.path(hash)).filter(|path| path.is_file()).map(Blob::File)
+    }
 }
 
 enum Order {
@@ -91,8 +112,13 @@ fn serve(orders: &Receiver<Order>, mut around: Surroundings, stop: &Arc<StopFlag
     while let Ok(order) = orders.recv() {
         match order {
             Order::Traits(ticket) => {
-                let Collected { trees, .. } = around.gatherer.gather();
-                answer(Event::Traits { ticket, trees: Arc::new(trees) });
+                let sysroot = around.sysroot.as_ref().map(|path| path.display().to_string());
+                let now = around.clock.now();
+                let gathered = around.gatherer.gather(&Facts { now, serial: None, sysroot });
+                for warning in &gathered.warnings {
+                    around.logger.line(now.wall, Level::Warn, warning);
+                }
+                answer(Event::Traits { ticket, trees: gathered.trees });
             }
             Order::Run(order) => {
                 let report = run(&RunInput {

@@ -19,6 +19,7 @@ use mio::{Registry, Token, Waker};
 
 use crate::agent::{CallId, Event, LinkId, PresentedCa, Target};
 use resolve::Resolver;
+pub use resolve::split;
 
 /// The link of an agent.
 pub struct Link {

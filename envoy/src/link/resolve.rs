@@ -70,7 +70,7 @@ fn resolve(address: &str, known: &[IpAddr]) -> Result<Vec<SocketAddr>, String> {
 }
 
 /// `host:port`, `[v6]:port`, or either without a port.
-pub(super) fn split(address: &str) -> Option<(&str, u16)> {
+pub fn split(address: &str) -> Option<(&str, u16)> {
     if let Some(rest) = address.strip_prefix('[') {
         let (host, tail) = rest.split_once(']')?;
         return match tail.strip_prefix(':') {
