@@ -6,10 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::cli::{Exit, Failure, VERSION, build_ms};
-use common::crypto::{Context, PublicKey, Side, auth_transcript, enroll_transcript, hello_hash, server_id, sha256, trust_hash};
+use common::crypto::{
+    Context, PublicKey, Side, auth_transcript, enroll_transcript, hello_hash, server_id, sha256, trust_hash,
+};
 use common::ids::{Hash32, Uuid, is_hostname};
 use common::limits;
-use common::net::{CallError, Client, ClientEvent, ClientOptions, Driven, Identity, Pins as CaPins, TlsClock, client_config};
+use common::net::{
+    CallError, Client, ClientEvent, ClientOptions, Driven, Identity, Pins as CaPins, TlsClock, client_config,
+};
 use common::proto::{Code, Message, method, wire};
 use common::rng::SystemRng;
 use common::sys::Clock;
@@ -18,7 +22,7 @@ use mio::{Events, Poll, Token};
 
 use crate::agent::hello_request;
 use crate::agent::pins::{PinnedServer, Pins};
-use crate::identity::{EnvoyKeys, Enrollment, IdentityDir};
+use crate::identity::{Enrollment, EnvoyKeys, IdentityDir};
 
 /// What to enroll with.
 #[derive(Clone, Debug)]
@@ -194,9 +198,11 @@ const TOKEN: Token = Token(0);
 
 impl Line {
     fn open(server: &str, clock: &Clock) -> Result<Line, Failure> {
-        let unreachable = |what: String| Failure::new(Exit::Unreachable, what).hint("is it running, and is its port open?");
-        let (host, port) = crate::link::split(server)
-            .ok_or_else(|| Failure::usage(format!("`{server}` is not a server address")).hint("write HOST or HOST:PORT"))?;
+        let unreachable =
+            |what: String| Failure::new(Exit::Unreachable, what).hint("is it running, and is its port open?");
+        let (host, port) = crate::link::split(server).ok_or_else(|| {
+            Failure::usage(format!("`{server}` is not a server address")).hint("write HOST or HOST:PORT")
+        })?;
         let addresses = (host, port).to_socket_addrs().map_err(|error| unreachable(format!("{server}: {error}")))?;
         let clock_of_tls = Arc::new(TlsClock::default());
         clock_of_tls.set(clock.now().wall);

@@ -219,10 +219,7 @@ fn start_runner(setup: &Setup, uuid: Uuid, blob_dir: &Path, inbox: Inbox) -> std
     Runner::start(around, move |event| inbox.put(event))
 }
 
-fn save_pins(
-    identity: IdentityDir,
-    uuid: Uuid,
-) -> Box<dyn FnMut(&crate::agent::pins::Pins) -> Result<(), String>> {
+fn save_pins(identity: IdentityDir, uuid: Uuid) -> Box<dyn FnMut(&crate::agent::pins::Pins) -> Result<(), String>> {
     Box::new(move |pins| {
         let enrollment = Enrollment { uuid, pins: pins.clone() };
         identity.save(&enrollment).map_err(|error| error.to_string())

@@ -19,7 +19,9 @@ use common::time::{Mono, Now};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use crate::agent::{Agent, AgentConfig, ControlId, ControlReply, ControlRequest, Effect, Event, Notice, Signal, Ticket};
+use crate::agent::{
+    Agent, AgentConfig, ControlId, ControlReply, ControlRequest, Effect, Event, Notice, Signal, Ticket,
+};
 use crate::cache::{Answer, Owner, Request as StoreRequest};
 use crate::control::{Control, Reply, Request, Waiting};
 use crate::link::Link;
@@ -164,7 +166,12 @@ impl Reactor {
     }
 
     /// One request of this process to itself, answered; then the core is told to stop.
-    pub fn ask_once(mut self, mut agent: Agent, first: Vec<Effect>, request: ControlRequest) -> (Option<ControlReply>, u8) {
+    pub fn ask_once(
+        mut self,
+        mut agent: Agent,
+        first: Vec<Effect>,
+        request: ControlRequest,
+    ) -> (Option<ControlReply>, u8) {
         let mut effects = first;
         let now = self.parts.clock.now();
         agent.step(now, Event::Control { id: OWN, request }, &mut self.rng, &mut effects);

@@ -58,7 +58,8 @@ pub(super) fn run(verb: &Apply, setup: &Setup, common: &Common) -> Result<Exit, 
     let _lock = lock(sysroot.as_deref().unwrap_or(Path::new("/")))?;
     let (bundle, files) = load(&verb.file)?;
     let run_id = Uuid::random(&mut SystemRng::default());
-    let facts = Facts { now: setup.clock.now(), serial: None, sysroot: sysroot.as_ref().map(|p| p.display().to_string()) };
+    let facts =
+        Facts { now: setup.clock.now(), serial: None, sysroot: sysroot.as_ref().map(|p| p.display().to_string()) };
     let traits = Gatherer::new(Root::host()).gather(&facts).trees;
     let order = RunOrder {
         run_id,

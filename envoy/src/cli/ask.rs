@@ -154,11 +154,8 @@ pub(super) fn queue(setup: &Setup, common: &Common) -> Result<Exit, Failure> {
 }
 
 pub(super) fn traits(verb: &Traits, setup: &Setup) -> Result<Exit, Failure> {
-    let facts = Facts {
-        now: setup.clock.now(),
-        serial: None,
-        sysroot: setup.sysroot().map(|path| path.display().to_string()),
-    };
+    let facts =
+        Facts { now: setup.clock.now(), serial: None, sysroot: setup.sysroot().map(|path| path.display().to_string()) };
     let gathered = Gatherer::new(Root::host()).gather(&facts);
     for warning in &gathered.warnings {
         eprintln!("vigo-envoy: {warning}");

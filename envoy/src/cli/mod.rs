@@ -14,10 +14,8 @@ use crate::boot::{self, Overrides, Setup};
 use crate::config::{EnvoyConfig, TEST_CLOCK_VARIABLE};
 
 /// The binary.
-pub const PROGRAM: Program = Program {
-    name: "vigo-envoy",
-    options: &[&CONFIG, &STATE_DIR, &IDENTITY_DIR, &SYSROOT, &JSON, &VERBOSE],
-};
+pub const PROGRAM: Program =
+    Program { name: "vigo-envoy", options: &[&CONFIG, &STATE_DIR, &IDENTITY_DIR, &SYSROOT, &JSON, &VERBOSE] };
 
 const CONFIG: CommonOption =
     CommonOption { names: &["--config"], value: Some("FILE"), help: "settings (default /etc/vigo/envoy.yaml)" };

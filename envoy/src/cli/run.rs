@@ -79,7 +79,10 @@ pub(super) fn show(document: &RunDocument, common: &Common, diff: bool) -> Resul
     ));
     if document.source != "file" {
         let age = common::units::human_duration(document.age_ms);
-        out.push_str(&format!("; {}, policy {} from the {}, {age} old", document.status, document.serial, document.source));
+        out.push_str(&format!(
+            "; {}, policy {} from the {}, {age} old",
+            document.status, document.serial, document.source
+        ));
     }
     out.push('\n');
     if !run.error.is_empty() {
@@ -116,9 +119,7 @@ mod tests {
     #[test]
     fn exit_codes_say_what_happened() {
         let run = |changed, failed| LastRunDocument { changed, failed, ..LastRunDocument::default() };
-        let codes = |detailed| {
-            [run(0, 0), run(1, 0), run(0, 1), run(1, 1)].map(|run| exit(&run, detailed).code())
-        };
+        let codes = |detailed| [run(0, 0), run(1, 0), run(0, 1), run(1, 1)].map(|run| exit(&run, detailed).code());
         assert_eq!(codes(true), [0, 2, 4, 6]);
         assert_eq!(codes(false), [0, 0, 1, 1]);
     }
