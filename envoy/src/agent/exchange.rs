@@ -307,16 +307,18 @@ impl Agent {
     /// When routine records are old enough to go alone over a channel that is up.
     pub(super) fn report_deadline(&self) -> Option<Mono> {
         let Contact::Up(up) = &self.contact else { return None };
-        if up.call.is_some() || self.trial.is_some() {
+        // What comes first ends with an event, not with a moment.
+        let busy = up.call.is_some() || up.reading.is_some() || up.standing.is_some() || !up.checked;
+        let unsettled = self.n_pins_saving > 0 || self.persist.busy() || self.queue.wants_store();
+        if busy || unsettled || self.trial.is_some() {
             return None;
         }
         let wait = ROUTINE_WAIT_MS.min(ROUTINE_WAIT_INTERVALS * self.schedule.interval_ms());
         let waiting = self.queue.waiting();
         let urgent = (waiting[0] > 0 || self.flush_routine && waiting[1] > 0).then_some(self.report_after);
-        let routine = self.routine_since.map(|since| (since + wait).max(self.report_after));
-        // What waits for a commit or a read is woken by that, not by a timer.
-        let settled = !self.persist.busy() && up.reading.is_none();
-        [urgent, routine].into_iter().flatten().min().filter(|_| settled)
+        let routine = self.routine_since.filter(|_| waiting[1] > 0);
+        let routine = routine.map(|since| (since + wait).max(self.report_after));
+        [urgent, routine].into_iter().flatten().min()
     }
 
     fn report(&mut self, cx: &mut Cx<'_>) {
