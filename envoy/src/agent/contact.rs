@@ -309,7 +309,7 @@ impl Agent {
         if self.trial.is_none() {
             self.learn_revocation(reply.revocation);
             self.notes.found(&channel.address, channel.ip, self.endpoints.list());
-            self.notes.advertised = reply.servers.into_iter().take(limits::SERVERS_MAX).collect();
+            self.notes.advertise(reply.servers);
             self.endpoints = self.endpoints.decide(EndpointEvent::Worked).0;
             self.renew_endpoints();
         }

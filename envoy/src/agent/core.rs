@@ -88,6 +88,8 @@ pub struct Agent {
     pub(super) report_after: Mono,
     /// Since when the server has been lost.
     pub(super) lost_since: Option<Mono>,
+    /// The host's clock was said to be off.
+    pub(super) skewed: bool,
     /// A server answered in this process.
     pub(super) met: bool,
     /// When the last check-in was answered, and the server's time then.
@@ -173,6 +175,7 @@ impl Agent {
             not_before: now.mono,
             report_after: now.mono,
             lost_since: None,
+            skewed: false,
             met: false,
             checked_in: None,
             n_checked_in: 0,

@@ -13,6 +13,7 @@ use common::proto::wire::watch_event::Kind;
 use common::proto::{Code, Message, counts_to_wire, method, wire};
 use common::splay;
 use common::time::Mono;
+use common::units::human_duration;
 
 use super::adopt::Fetch;
 use super::config::Mode;
@@ -30,6 +31,8 @@ const LINGER_MS: u64 = 10_000;
 /// Routine records wait at most this long, or this many intervals, for company.
 const ROUTINE_WAIT_MS: u64 = 600_000;
 const ROUTINE_WAIT_INTERVALS: u64 = 10;
+/// Difference between the clocks that is worth a warning, in milliseconds.
+const SKEW_MS: u64 = 60_000;
 /// Volatile trees ride along with a report at most this often, in milliseconds.
 const VOLATILE_MS: u64 = 300_000;
 
@@ -254,6 +257,7 @@ impl Agent {
         if self.trial.is_some() {
             return self.on_trial_answer(answer, reply, cx);
         }
+        self.note_skew(cx);
         self.learn_revocation(reply.revocation);
         self.wants_traits |= reply.want_traits;
         let interval = self.schedule.interval_ms();
@@ -276,6 +280,20 @@ impl Agent {
             Answer::Redirect => self.start_move(reply.redirect.as_ref(), cx),
             Answer::SteppedDown | Answer::Unspecified => {}
         }
+    }
+
+    /// A host clock that is far off is worth one line, and one when it is right again; it stops nothing.
+    fn note_skew(&mut self, cx: &mut Cx<'_>) {
+        let skew = self.clock.skew_ms().unwrap_or(0);
+        let off = skew.unsigned_abs() >= SKEW_MS;
+        if off && !self.skewed {
+            let by = human_duration(skew.unsigned_abs());
+            let way = if skew < 0 { "behind" } else { "ahead of" };
+            cx.log(Level::Warn, format!("the clock of this host is {by} {way} the server's; nothing depends on it"));
+        } else if self.skewed && !off {
+            cx.log(Level::Info, "the clock of this host agrees with the server's again");
+        }
+        self.skewed = off;
     }
 
     /// Policy came: the gate decides.

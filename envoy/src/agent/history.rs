@@ -14,7 +14,7 @@ use crate::report::{Reader, ResourceReport, Verdict, Writer};
 /// Pieces of the stored form.
 const SHARDS: u64 = 16;
 /// Resources remembered, over all pieces: `foreach` may unroll to more, which then count as new.
-const RESOURCES_MAX: usize = 40_000;
+const RESOURCES_MAX: usize = 32_000;
 const META_VERSION: u8 = 1;
 
 /// What is known of one resource.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use common::limits::SERVERS_MAX;
+use common::limits::{HOSTNAME_BYTES_MAX, SERVERS_MAX};
 
 use crate::report::{Reader, Writer};
 
@@ -65,6 +65,13 @@ impl Notes {
         let names = self.advertised.iter().fold(names, |names, server| names.text(server));
         let names = self.ips.iter().fold(names, |names, (name, ip)| names.text(name).text(&ip.to_string()));
         [(NOTES_META.into(), numbers.finish()), (SERVERS_META.into(), names.finish())]
+    }
+
+    /// Takes what a server advertises, as far as it can be an address.
+    pub fn advertise(&mut self, servers: Vec<String>) {
+        // A host name, a colon, a port, and brackets around an IPv6 address.
+        let fits = |server: &String| (3..=HOSTNAME_BYTES_MAX + 8).contains(&server.len()) && server.contains(':');
+        self.advertised = servers.into_iter().filter(fits).take(SERVERS_MAX).collect();
     }
 
     /// Notes where an address was found; forgets addresses that are in no list any more.

@@ -78,7 +78,7 @@ pub struct Lane {
     /// Link before the first entry.
     pub(super) base_link: Hash32,
     /// From this sequence on nothing was ever sent: records may be numbered anew when the server turns out to be ahead.
-    /// `None` once a server was met with this store.
+    /// `None` once this process has met a server.
     pub(super) unmet_from: Option<u64>,
     /// Sequences that are another history's: skipped when the server was found to be ahead. No gap, and not lost.
     pub(super) jump: Option<(u64, u64)>,
@@ -90,6 +90,8 @@ pub struct Lane {
     pub(super) hot_bytes: u64,
     /// The stretch that may grow.
     pub(super) open: Option<Open>,
+    /// The newest record that was stored: if it is dirty again, it has grown since.
+    pub(super) newest_stored: Option<u64>,
     /// To be stored, by first sequence.
     pub(super) dirty: BTreeSet<u64>,
     /// To be removed from the store.
@@ -113,9 +115,9 @@ impl Lane {
         wall_ms: i64,
     ) -> (Lane, Option<String>) {
         let mut lane = Lane::empty(id);
-        let known = meta.and_then(|bytes| lane.read_meta(bytes)).is_some();
+        lane.unmet_from = None;
+        meta.and_then(|bytes| lane.read_meta(bytes));
         lane.acked = acked.unwrap_or(0);
-        lane.meta_dirty = !known;
         let mut lost = 0;
         for found in index {
             let covered = lane.entries.back().map_or(0, |back| back.last);
@@ -158,9 +160,8 @@ impl Lane {
             // Nothing is left but the knowledge of what was acknowledged.
             (lane.next, lane.head_link) = (lane.acked + 1, Hash32::ZERO);
         }
-        if !known {
-            lane.unmet_from = Some(lane.next);
-        }
+        // Nothing that this process will make has been sent; nor what earlier ones made without meeting a server.
+        lane.unmet_from = lane.unmet_from.or(Some(lane.next));
         lane.split_at(lane.acked);
         let note = (lost > 0).then(|| format!("{lost} runs of the {} lane are missing from the store", id.name()));
         (lane, note)
@@ -184,6 +185,7 @@ impl Lane {
             hot: BTreeMap::new(),
             hot_bytes: 0,
             open: None,
+            newest_stored: None,
             dirty: BTreeSet::new(),
             deleted: BTreeSet::new(),
             storing: BTreeSet::new(),
@@ -322,6 +324,29 @@ impl Lane {
         self.entries.iter().skip(self.n_acked)
     }
 
+    /// The disk has nothing that waits, in this form or an older one: a crash forgets all of it together.
+    pub(super) fn only_in_memory(&self) -> bool {
+        !self.has_ghosts() && self.waiting().all(|entry| !self.committed(entry.first))
+    }
+
+    /// The disk still has records that were replaced since: a crash would bring them back.
+    pub(super) fn has_ghosts(&self) -> bool {
+        let waiting = self.acked + 1..;
+        self.deleted.range(waiting.clone()).chain(self.deleting.range(waiting)).next().is_some()
+    }
+
+    /// Whether a record that the disk does not have may be sent: not one that the disk has in an older form, which a crash
+    /// would bring back.
+    pub(super) fn may_go_from_memory(&self, first: u64) -> bool {
+        self.newest_stored != Some(first) && !self.has_ghosts()
+    }
+
+    /// The entries that wait, newest first.
+    pub(super) fn waiting_rev(&self) -> impl Iterator<Item = &Entry> {
+        let n = self.entries.len() - self.n_acked;
+        self.entries.iter().rev().take(n)
+    }
+
     /// Link before the entry at `position`.
     pub(super) fn link_before(&self, position: usize) -> Hash32 {
         position.checked_sub(1).and_then(|before| self.entries.get(before)).map_or(self.base_link, |e| e.last_link)
@@ -389,6 +414,7 @@ impl Lane {
             self.meta_dirty = true;
             return;
         }
+        self.newest_stored = storing.last().copied().max(self.newest_stored);
         let open = self.open.as_ref().map(|open| open.first);
         while self.hot_bytes > hot_bytes_max {
             let cold = self.hot.keys().copied().find(|first| !self.dirty.contains(first) && Some(*first) != open);

@@ -22,8 +22,6 @@ use crate::cache::{Loaded, META_ACKED, QueueRecord, RecordClass, StoreOp};
 
 /// Bodies that stay in memory though the disk has them, in bytes a lane.
 pub const HOT_BYTES_MAX: u64 = 128 << 10;
-/// The same while no server was met with this store: these bodies may have to be numbered anew.
-pub const HOT_UNMET_BYTES_MAX: u64 = 1 << 20;
 /// Waiting records in memory while the disk refuses, in bytes.
 pub const MEMORY_QUEUE_BYTES_MAX: u64 = 4 << 20;
 /// Bytes that a report keeps free for traits and framing.
@@ -115,7 +113,10 @@ impl Queue {
     /// Cuts the next batch: urgent records first, then, if `routine`, the others, up to `bytes_max`. Only what is committed
     /// goes out, unless the disk refuses altogether (`from_memory`).
     pub fn next(&mut self, routine: bool, from_memory: bool, bytes_max: usize) -> Next {
-        let settled = from_memory || !(self.settle || self.settling);
+        // What a crash must not undo is committed first. On a disk that refuses that cannot be; then only what a crash
+        // forgets altogether may go, or it would be found again, and numbered anew, after it was delivered.
+        let in_doubt = self.settle || self.settling;
+        let settled = !in_doubt || from_memory && self.lanes.iter().all(Lane::only_in_memory);
         if !settled || self.in_flight != [0; 2] {
             return Next::Nothing;
         }
@@ -128,7 +129,8 @@ impl Queue {
             }
             let lane = &self.lanes[id.index()];
             for entry in lane.waiting() {
-                if batch.len() >= limits::REPORT_RECORDS_MAX || !(from_memory || lane.committed(entry.first)) {
+                let ready = lane.committed(entry.first) || from_memory && lane.may_go_from_memory(entry.first);
+                if batch.len() >= limits::REPORT_RECORDS_MAX || !ready {
                     break;
                 }
                 let Some(record) = lane.hot.get(&entry.first) else {
@@ -236,8 +238,7 @@ impl Queue {
         self.settle |= std::mem::take(&mut self.settling) && !ok;
         self.epoch_dirty |= !ok;
         for lane in &mut self.lanes {
-            let hot = if lane.unmet_from.is_some() { HOT_UNMET_BYTES_MAX } else { HOT_BYTES_MAX };
-            lane.stored(ok, hot);
+            lane.stored(ok, HOT_BYTES_MAX);
         }
     }
 

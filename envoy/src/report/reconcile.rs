@@ -4,15 +4,15 @@
 //!
 //! - `W == A`: nothing to do.
 //! - `A < W <= T`: an acknowledgement got lost. When the server's link at `W` is ours, everything up to `W` is there; when it
-//!   is not, what waits is sent again: the server keeps the same once, and shows another history as a fork.
+//!   is not, what waits is sent again: the server keeps the same once, and shows another history as a fork. (Unless:)
 //! - `W < A`: the server was restored. What is retained is sent again; what is not becomes a gap `lost-in-restore`.
-//! - `W > T`, or `W` within what was certainly never sent: our store was lost or set back. Those records are numbered anew
-//!   behind `W`; any other is sent as it is (the same once, or a fork: a cloned or set back host is *meant* to be seen). New
-//!   records follow `W`.
+//! - `W >= U`, the first sequence that was certainly never sent (`T + 1` where there is none): the server has what we never
+//!   gave it, so our store was lost or set back. What was certainly never sent is numbered anew behind `W`; what may have
+//!   been sent before goes out as it is (the same is kept once; another history shows as a fork). New records follow `W`.
 //!
-//! A record is certainly unsent when it was made after the store began or was damaged and before any server was met with it
-//! (`unmet_from`). The first contact ends that, in a commit of its own before the first record is sent: one more sync in
-//! the life of a store, none in the life of a record. (docs/adr/0071-renumber-only-what-was-never-sent.md)
+//! A record is certainly unsent when this process made it and has not sent it, or when processes before it made it since the
+//! last one that met a server (`unmet_from`, stored along with the records). The first contact of a process ends the latter,
+//! in a commit of its own before the first record is sent: one more sync in the life of a process, none in that of a record. (docs/adr/0071-renumber-only-what-was-never-sent.md)
 
 use common::chain::{Lane as LaneId, link};
 use common::ids::Hash32;
@@ -37,7 +37,11 @@ impl Queue {
     /// The first sequence of each lane whose bodies [`Queue::reconcile`] needs and that are not in memory: read them first.
     pub fn bodies_for(&self, standing: &Standing) -> Option<(LaneId, u64)> {
         self.lanes.iter().find_map(|lane| {
-            let from = lane.unmet_from.filter(|from| standing.watermarks[lane.id.index()] >= *from)?;
+            let from = lane.unsent_from();
+            let (watermark, link) = (standing.watermarks[lane.id.index()], standing.links[lane.id.index()]);
+            if watermark < from || watermark <= lane.acked || lane.has_link(watermark, &link) {
+                return None;
+            }
             let cold = |entry: &&Entry| entry.first >= from && !lane.hot.contains_key(&entry.first);
             lane.waiting().find(cold).map(|entry| (lane.id, entry.first))
         })
@@ -81,16 +85,12 @@ impl Queue {
 
 impl Lane {
     fn reconcile(&mut self, watermark: u64, server_link: Hash32, server_ms: u64, wall_ms: i64) -> Option<String> {
-        let (name, top) = (self.id.name(), self.next - 1);
-        if watermark > top || self.unmet_from.is_some_and(|from| watermark >= from) {
-            return self.follow(watermark, server_link);
+        let name = self.id.name();
+        if watermark > self.acked && watermark < self.next && self.has_link(watermark, &server_link) {
+            self.ack(watermark, server_ms);
         }
-        if watermark > self.acked {
-            let at = self.entries.binary_search_by_key(&watermark, |entry| entry.last).ok();
-            let same = at.is_some_and(|at| self.entries[at].last_link == server_link);
-            if same {
-                self.ack(watermark, server_ms);
-            }
+        if watermark > self.acked && watermark >= self.unsent_from() {
+            return self.follow(watermark, server_link);
         }
         if watermark < self.acked {
             let acknowledged = self.acked;
@@ -105,6 +105,19 @@ impl Lane {
         }
         let lost = self.bridge(watermark.max(self.acked), server_link, Reason::Corrupt, wall_ms);
         (lost > 0).then(|| format!("{lost} runs of the {name} lane are missing from the store; the server is told"))
+    }
+
+    /// Whether our own chain has this link there: then the server has our history up to it.
+    fn has_link(&self, sequence: u64, server_link: &Hash32) -> bool {
+        let at = self.entries.binary_search_by_key(&sequence, |entry| entry.last).ok();
+        at.is_some_and(|at| self.entries[at].last_link == *server_link)
+    }
+
+    /// First sequence of what was certainly never sent: the newest records, up to the first that may have been.
+    fn unsent_from(&self) -> u64 {
+        let unsealed =
+            self.waiting_rev().take_while(|entry| !entry.sealed).last().map_or(self.next, |entry| entry.first);
+        self.unmet_from.map_or(unsealed, |from| from.min(unsealed))
     }
 
     /// Fills what is missing between a watermark and the first record that waits; how many runs that is.
@@ -130,7 +143,7 @@ impl Lane {
     /// The server is ahead: go on behind it.
     fn follow(&mut self, watermark: u64, server_link: Hash32) -> Option<String> {
         let (name, top) = (self.id.name(), self.next - 1);
-        let unsent = self.unmet_from.unwrap_or(self.next);
+        let unsent = self.unsent_from();
         let at = self.entries.partition_point(|entry| entry.first < unsent).max(self.n_acked);
         let old: Vec<Entry> = self.entries.drain(at..).collect();
         self.waiting_bytes -= old.iter().map(|entry| u64::from(entry.bytes)).sum::<u64>();

@@ -1,6 +1,7 @@
 //! The agent against a scripted server: what it does over time, and after every kind of trouble.
 
 mod harness;
+mod law;
 mod life;
 mod trust;
 
