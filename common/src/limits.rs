@@ -104,6 +104,16 @@ pub const HEADER_BYTES_MAX: u32 = 16 << 10;
 pub const SEND_BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Calls given up by one peer, less calls that it let finish, before its connection is closed (reset flood).
 pub const RESETS_PER_CONNECTION_MAX: u32 = 64;
+/// API: bytes of a request body through the admin socket, where a route does not set less.
+pub const API_BODY_BYTES_MAX: usize = 64 << 20;
+/// API: bytes of a request body from the network, where a route does not set less.
+pub const API_NETWORK_BODY_BYTES_MAX: usize = 1 << 20;
+/// API: time for an answer, in milliseconds. Publishing a large tree takes seconds.
+pub const API_ANSWER_MS: u64 = 120_000;
+/// API: bytes of a download read from its file at a time.
+pub const API_CHUNK_BYTES: usize = 64 << 10;
+/// API: headers of one request.
+pub const API_HEADERS_MAX: usize = 64;
 /// Letters of other threads that wait for a loop; the sender waits when it is full.
 pub const MAILBOX_LETTERS_MAX: usize = 4096;
 /// Calls of one client connection, in flight or waiting for a stream.

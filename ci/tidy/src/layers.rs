@@ -94,7 +94,7 @@ const SERVER: Crate = Crate {
         row("publish", Kind::Shell, &["policy", "sys"]),
         row("config", Kind::Shell, &["app", "sys"]),
         row("keys", Kind::Shell, &["app", "config=mod.rs", "sys"]),
-        row("net", Kind::Shell, &["api=http.rs", "app", "rpc", "sys", "store=ops.rs"]),
+        row("net", Kind::Shell, &["api=http.rs", "api=message.rs", "app", "rpc", "sys", "store=ops.rs"]),
         row("api", Kind::Shell, &["app", "fleet", "policy", "sys", "store=ops.rs"]),
         row("secrets", Kind::Shell, &["sys"]),
         row("backup", Kind::Shell, &["sys"]),

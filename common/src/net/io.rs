@@ -56,6 +56,57 @@ pub(super) struct TlsIo {
 #[derive(Clone)]
 pub(super) struct SharedIo(pub(super) Rc<RefCell<TlsIo>>);
 
+/// A TLS connection for a protocol other than HTTP/2, after the handshake.
+pub struct TlsStream(SharedIo);
+
+impl TlsStream {
+    pub(super) fn new(io: SharedIo) -> TlsStream {
+        TlsStream(io)
+    }
+
+    /// The socket changed.
+    pub fn on_event(&mut self, event: &Event) {
+        self.0.0.borrow_mut().on_event(event);
+    }
+
+    /// A new byte budget; see [`TURN_BYTES_MAX`].
+    pub fn begin_turn(&mut self) {
+        self.0.0.borrow_mut().begin_turn();
+    }
+
+    /// Whether another turn is needed without another edge.
+    pub fn driven(&self) -> Driven {
+        self.0.0.borrow().driven()
+    }
+
+    /// Decrypted bytes; 0 at the end, none when there are none now.
+    pub fn read(&mut self, out: &mut [u8]) -> Result<Option<usize>, NetError> {
+        Ok(self.0.0.borrow_mut().read_plain(out)?)
+    }
+
+    /// Takes bytes in; none when no more fit now.
+    pub fn write(&mut self, data: &[u8]) -> Result<Option<usize>, NetError> {
+        Ok(self.0.0.borrow_mut().write_plain(data)?)
+    }
+
+    /// Writes to the socket what waits. True: nothing waits any more.
+    pub fn flush(&mut self) -> Result<bool, NetError> {
+        Ok(self.0.0.borrow_mut().flush()?)
+    }
+
+    /// Says goodbye as far as the socket takes it; the peer may still be read.
+    pub fn finish(&mut self) {
+        self.0.0.borrow_mut().close();
+    }
+
+    /// Says goodbye as far as the socket takes it, and takes the socket out of the poll.
+    pub fn close(&mut self, registry: &Registry) {
+        let mut io = self.0.0.borrow_mut();
+        io.close();
+        io.deregister(registry);
+    }
+}
+
 impl TlsIo {
     pub(super) fn new(socket: TcpStream, tls: rustls::Connection) -> TlsIo {
         TlsIo {

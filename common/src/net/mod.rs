@@ -18,7 +18,7 @@ use std::io::ErrorKind;
 
 pub use client::{CallError, Client, ClientEvent, ClientOptions, Identity};
 pub use grpc::{Frames, Status, check_request, frame, fuzz_frames, head, trailers, unframe};
-pub use io::{Driven, TURN_BYTES_MAX};
+pub use io::{Driven, TURN_BYTES_MAX, TlsStream};
 pub use pin::{Pins, Untrusted};
 pub use server::{H2Limits, H2Server, ServerEvent};
 pub use ticket::Tickets;

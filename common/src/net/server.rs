@@ -18,7 +18,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Registry, Token};
 
-use super::io::{Driven, SharedIo, TlsIo};
+use super::io::{Driven, SharedIo, TlsIo, TlsStream};
 use super::{NetError, Status, grpc};
 use crate::limits;
 use crate::proto::Code;
@@ -57,6 +57,8 @@ pub struct H2Limits {
     pub body_limit: Option<fn(&Parts) -> usize>,
     /// Concurrent streams.
     pub streams_max: u32,
+    /// HTTP/1.1 is spoken, too: a client that does not ask for `h2` is not held to it.
+    pub http1: bool,
     /// Refusals by the connection itself are gRPC statuses; else HTTP ones.
     pub grpc: bool,
 }
@@ -76,6 +78,7 @@ impl Default for H2Limits {
             body_bytes_max: limits::REPORT_BYTES_MAX,
             body_limit: None,
             streams_max: limits::STREAMS_PER_CONNECTION_MAX,
+            http1: false,
             grpc: true,
         }
     }
@@ -218,9 +221,14 @@ impl H2Server {
         self.io.0.borrow().tls().handshake_kind() == Some(rustls::HandshakeKind::Resumed)
     }
 
-    /// The protocol that TLS agreed on.
+    /// TLS agreed on something else than HTTP/2: the caller takes the connection over by [`H2Server::into_stream`].
     pub fn is_http1(&self) -> bool {
-        self.io.0.borrow().tls().alpn_protocol() == Some(b"http/1.1")
+        self.limits.http1 && self.io.0.borrow().tls().alpn_protocol() != Some(b"h2")
+    }
+
+    /// The connection below, after the handshake.
+    pub fn into_stream(self) -> TlsStream {
+        TlsStream::new(self.io)
     }
 
     /// Reads, writes and checks deadlines as far as possible now. An error ends the connection: call

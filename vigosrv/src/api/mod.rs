@@ -7,6 +7,7 @@ mod bootstrap;
 mod config;
 mod envoys;
 mod health;
+pub mod http;
 mod message;
 mod metrics;
 mod openapi;

@@ -37,6 +37,16 @@ impl<T> Mailbox<T> {
     /// Queues a letter and wakes the loop; waits while the queue is full.
     pub fn send(&self, letter: T) -> Result<(), Gone> {
         self.sender.send(letter).map_err(|_| Gone)?;
+        self.wake()
+    }
+
+    /// Queues a letter unless the queue is full; for the loop's own thread, which must not wait for itself.
+    pub fn try_send(&self, letter: T) -> Result<(), Gone> {
+        self.sender.try_send(letter).map_err(|_| Gone)?;
+        self.wake()
+    }
+
+    fn wake(&self) -> Result<(), Gone> {
         // One wake-up for many letters: whoever lowers the flag reads the queue after that, so this letter is seen.
         if !self.awake.swap(true, Ordering::SeqCst) {
             self.waker.wake().map_err(|_| Gone)?;

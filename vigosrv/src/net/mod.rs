@@ -5,6 +5,9 @@
 //! exactly one connection or is a [`Fatal`].
 
 mod accept;
+mod api;
+mod download;
+mod http1;
 mod limits;
 mod mailbox;
 mod reactor;
@@ -14,6 +17,7 @@ use std::fmt;
 use std::io;
 
 pub use accept::Listener;
+pub use api::{AdminSocket, ApiLoop, ApiMail, ApiOptions};
 pub use limits::{PeerLimits, PeerRule};
 pub use mailbox::{Gone, Mailbox};
 pub use reactor::{Handler, Mail, NetCounts, NetOptions, Outside, Reactor};
