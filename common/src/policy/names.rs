@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::template::{ENVOY_KEYS, Engine, NAMESPACES, Scope, TemplateError, has_markers};
+use super::trait_keys;
 use crate::bundle::Value;
 use crate::units::nearest;
 
@@ -162,6 +163,11 @@ fn uses(source: &str, names: BTreeSet<String>, has_item: bool) -> Uses {
                 out.flaws.push(flaw(format!("`envoy.{first}` does not exist"), cure));
             }
             "item" => out.item = true,
+            "traits" if !is_guarded(source, &name) => {
+                if let Err((what, cure)) = trait_keys::check(rest) {
+                    out.flaws.push(flaw(what, cure));
+                }
+            }
             "traits" | "envoy" => {}
             _ => {
                 let cure = match nearest(root, NAMESPACES) {
@@ -308,6 +314,7 @@ mod tests {
             "{{ vars.x|d('a') }}",
             "{% if vars.x is defined %}{{ vars.x.y }}{% endif %}",
             "{% if vars.x  is  not defined %}{% endif %}",
+            "{{ traits.os.nope | default(vars.x | default(1)) }}",
         ] {
             let uses = look(source);
             assert!(uses.required.is_empty() && uses.keys.contains("x") && uses.flaws.is_empty(), "{source} {uses:?}");
@@ -321,6 +328,7 @@ mod tests {
             ("{{ port }}", "no name `port`", "vars.port", 1, 4),
             ("x\n {{ var.port }}", "no name `var`", "did you mean `vars`?", 2, 5),
             ("{{ item.name }}", "`item` exists only", "foreach", 1, 4),
+            ("{{ traits.os.arc }}", "`traits.os.arc` does not exist", "did you mean `traits.os.arch`?", 1, 4),
             ("{{ envoy.hostnam }}", "`envoy.hostnam` does not exist", "envoy.hostname", 1, 4),
             ("a\n  {{ vars.x", "does not parse", "", 2, 3),
             (

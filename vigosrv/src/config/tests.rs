@@ -135,7 +135,10 @@ const WRONG: &[(&str, &str)] = &[
 
 #[test]
 fn wrong_files_name_place_reason_and_cure() {
+    let document = include_str!("../../../docs/BAD_INPUT.md");
     for (text, expected) in WRONG {
+        let row = document.lines().find(|line| line.starts_with(&format!("| `{}` |", text.replace('\n', "⏎"))));
+        assert!(row.is_some_and(|row| row.contains(expected)), "not in docs/BAD_INPUT.md: {text}");
         let errors = load(text).unwrap_err();
         assert!(errors[0].contains(expected), "{text}: {errors:?}");
     }
