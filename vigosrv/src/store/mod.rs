@@ -12,5 +12,7 @@ mod writer;
 
 pub use memory::{MemoryRecord, MemoryStore};
 pub use ops::*;
-pub use sqlite::{Checkpoints, Gauges, Migrated, OpenOptions, Opened, SqliteStore, check_whole};
+pub use sqlite::{
+    Checkpoints, DataSet, Gauges, Migrated, OpenOptions, Opened, SqliteStore, check_whole, generate, identity,
+};
 pub use writer::{Done, Submitter, Writer};

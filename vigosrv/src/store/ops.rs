@@ -48,6 +48,13 @@ pub enum Write {
     Audit(AuditRow),
 }
 
+impl Write {
+    /// On a full disk this is refused before anything else: agents keep results, and heartbeats bring sightings again.
+    pub fn can_wait(&self) -> bool {
+        matches!(self, Write::Results(_) | Write::Sightings(_))
+    }
+}
+
 /// An enrollment as decided by the core; the database has the last word on uniqueness.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EnrollWrite {

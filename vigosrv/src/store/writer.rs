@@ -245,17 +245,16 @@ fn apply_group<S: Store>(store: &mut S, writes: &[Write]) -> Vec<Result<Written,
 
 fn apply_urgent<S: Store>(store: &mut S, writes: &[Write]) -> Vec<Result<Written, StoreError>> {
     store.release_reserve();
-    let waits = |write: &Write| matches!(write, Write::Results(_) | Write::Sightings(_));
-    let urgent: Vec<Write> = writes.iter().filter(|write| !waits(write)).cloned().collect();
+    let urgent: Vec<Write> = writes.iter().filter(|write| !write.can_wait()).cloned().collect();
     let applied = if urgent.is_empty() { Ok(Vec::new()) } else { store.apply(&urgent) };
     match applied {
         Ok(written) => {
             let mut written = written.into_iter();
-            let answer = |write| if waits(write) { None } else { written.next() };
+            let answer = |write: &Write| if write.can_wait() { None } else { written.next() };
             writes.iter().map(answer).map(|written| written.ok_or(StoreError::Full)).collect()
         }
         Err(error) => {
-            let answer = |write| if waits(write) { StoreError::Full } else { error.clone() };
+            let answer = |write: &Write| if write.can_wait() { StoreError::Full } else { error.clone() };
             writes.iter().map(|write| Err(answer(write))).collect()
         }
     }

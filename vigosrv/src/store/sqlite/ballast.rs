@@ -23,33 +23,30 @@ impl Ballast {
         Ballast { path, bytes, held }
     }
 
-    /// Whether it is there.
-    pub fn held(&self) -> bool {
-        self.held
-    }
-
     /// Gives it up; `true` if there was something to give.
     pub fn release(&mut self) -> bool {
         std::mem::take(&mut self.held) && fs::remove_file(&self.path).is_ok()
     }
 
-    /// Makes it, if it is not there. Real bytes, not a hole: a hole reserves nothing. Twice its size must fit, or the reserve
-    /// would be taken from the very writes that it is for.
+    /// A reserve is wanted and not there.
+    pub fn missing(&self) -> bool {
+        self.bytes > 0 && !self.held
+    }
+
+    /// Makes it, if it is not there. Real bytes, not a hole: a hole reserves nothing. Twice its size must be free, or the
+    /// reserve would be taken from the very writes that it is for.
     pub fn restore(&mut self) -> io::Result<()> {
-        if self.held || self.bytes == 0 {
+        if !self.missing() {
             return Ok(());
         }
-        let made = self.fill(&self.path, self.bytes).and_then(|()| {
-            let probe = self.path.with_extension("probe");
-            let room = self.fill(&probe, self.bytes);
-            let _ = fs::remove_file(&probe);
-            room
-        });
-        if made.is_err() {
-            let _ = fs::remove_file(&self.path);
+        let directory = self.path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let room = nix::sys::statvfs::statvfs(directory)?;
+        if room.blocks_available() as u64 * room.fragment_size() as u64 <= 2 * self.bytes {
+            return Err(io::ErrorKind::StorageFull.into());
         }
-        self.held = made.is_ok();
-        made
+        self.fill(&self.path, self.bytes)?;
+        self.held = true;
+        Ok(())
     }
 
     fn fill(&self, path: &Path, bytes: u64) -> io::Result<()> {
@@ -83,11 +80,11 @@ mod tests {
         assert!(!ballast.release());
         ballast.restore().unwrap();
         assert_eq!(fs::metadata(dir.path().join("vigo.db.ballast")).unwrap().len(), 100_000);
-        assert!(Ballast::new(&dir.path().join("vigo.db"), 100_000).held());
+        assert!(!Ballast::new(&dir.path().join("vigo.db"), 100_000).missing());
         assert!(ballast.release());
         assert!(!ballast.release());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         ballast.restore().unwrap();
-        assert!(ballast.held());
+        assert!(!ballast.missing());
     }
 }

@@ -7,7 +7,10 @@ mod ballast;
 mod batch;
 mod check;
 mod continuity;
+#[cfg(test)]
+mod crash_tests;
 mod error;
+mod generate;
 mod migrate;
 #[cfg(test)]
 mod probe;
@@ -27,6 +30,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 pub(super) use batch::{bits, hash, hash_or_none, uuid};
 pub use check::check_whole;
 pub use error::store_error;
+pub use generate::{DataSet, generate, identity};
 pub use migrate::Migrated;
 pub(super) use record::{BODY_COLUMN_COUNT, BODY_COLUMNS, body_of_row, encode_body, kind_of, parse_outcomes};
 
@@ -110,8 +114,9 @@ pub struct SqliteStore {
     /// A batch was applied since the last upkeep.
     busy: bool,
     ballast: Ballast,
-    /// Upkeeps until the next try to make the ballast again.
-    ballast_wait: u32,
+    /// The disk was full and the ballast could not be made again yet: what is left is for writes that cannot wait, not for
+    /// results, and not for copying the WAL back, which makes the database longer.
+    starved: bool,
     gauges: Gauges,
     /// Reused for the JSON of outcomes.
     list: String,
@@ -193,7 +198,7 @@ impl SqliteStore {
             backfilled_pages: 0,
             busy: false,
             ballast: Ballast::new(path, options.ballast_bytes),
-            ballast_wait: 0,
+            starved: false,
             gauges,
             list: String::new(),
             scratch: Vec::new(),
@@ -228,24 +233,20 @@ impl SqliteStore {
         };
         let written = rules::apply(&mut tables, batch)?;
         let mut state = tables.state;
-        state.continuity += 1;
-        if self.unsettled && batch.iter().any(|write| matches!(write, Write::RaiseEpoch { .. })) {
-            state.continuity = state.continuity.max(self.continuity.found.unwrap_or(0) + 1);
+        // A restore that is not settled stays behind its file, whatever is written meanwhile.
+        if !self.unsettled || settles(batch) {
+            let lift = if self.unsettled { self.continuity.found.unwrap_or(0) } else { 0 };
+            state.continuity = state.continuity.max(lift) + 1;
         }
         write_state(&self.conn, &state).map_err(|error| self.fail(error))?;
         Ok((written, state))
     }
 
     fn tend_ballast(&mut self) {
-        if !self.ballast.held() {
-            if self.ballast_wait > 0 {
-                self.ballast_wait -= 1;
-            } else if self.ballast.restore().is_err() {
-                // The writer calls about once a second where nothing is written.
-                self.ballast_wait = BALLAST_RETRY_UPKEEPS;
-            }
+        if self.ballast.missing() && self.ballast.restore().is_ok() {
+            self.starved = false;
         }
-        self.gauges.0.ballast_missing.store(u64::from(!self.ballast.held()), Ordering::Relaxed);
+        self.gauges.0.ballast_missing.store(u64::from(self.ballast.missing()), Ordering::Relaxed);
     }
 
     /// Copies the WAL back without waiting for anybody. When it was copied whole, the next write starts it over.
@@ -261,13 +262,18 @@ impl SqliteStore {
     }
 }
 
-/// Upkeeps between tries to make the ballast again on a full disk.
-const BALLAST_RETRY_UPKEEPS: u32 = 10;
+/// Whether a batch settles a recognised restore.
+fn settles(batch: &[Write]) -> bool {
+    batch.iter().any(|write| matches!(write, Write::RaiseEpoch { .. }))
+}
 
 impl Store for SqliteStore {
     fn apply(&mut self, batch: &[Write]) -> Result<Vec<Written>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
+        }
+        if self.starved && batch.iter().any(Write::can_wait) {
+            return Err(StoreError::Full);
         }
         self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])).map_err(|e| self.fail(e))?;
         let applied = self.apply_in_transaction(batch).and_then(|done| {
@@ -276,8 +282,7 @@ impl Store for SqliteStore {
         });
         match applied {
             Ok((written, state)) => {
-                let settles = batch.iter().any(|write| matches!(write, Write::RaiseEpoch { .. }));
-                self.unsettled &= !settles;
+                self.unsettled &= !settles(batch);
                 self.state = state;
                 self.busy = true;
                 if !self.unsettled {
@@ -315,7 +320,7 @@ impl Store for SqliteStore {
     fn upkeep(&mut self) -> Result<(), StoreError> {
         let busy = std::mem::take(&mut self.busy);
         self.tend_ballast();
-        if self.checkpoints == Checkpoints::Elsewhere {
+        if self.checkpoints == Checkpoints::Elsewhere || self.starved {
             return Ok(());
         }
         let pages = self.gauges.0.wal_pages.load(Ordering::Relaxed);
@@ -334,8 +339,10 @@ impl Store for SqliteStore {
     }
 
     fn release_reserve(&mut self) -> bool {
-        self.ballast_wait = BALLAST_RETRY_UPKEEPS;
-        self.ballast.release()
+        let released = self.ballast.release();
+        self.starved = self.ballast.missing();
+        self.gauges.0.ballast_missing.store(u64::from(self.starved), Ordering::Relaxed);
+        released
     }
 
     fn retain(&mut self, rule: &RetainRule) -> Result<Retained, StoreError> {
@@ -346,7 +353,11 @@ impl Store for SqliteStore {
         self.conn.execute("UPDATE server_state SET clean_shutdown = 1", []).map_err(|error| self.fail(error))?;
         self.state.clean_shutdown = true;
         self.continuity.sync()?;
-        if self.checkpoints == Checkpoints::Own { self.checkpoint("PASSIVE") } else { Ok(()) }
+        if self.checkpoints == Checkpoints::Own {
+            // What stays in the log is as durable there.
+            let _ = self.checkpoint("PASSIVE");
+        }
+        Ok(())
     }
 }
 
@@ -429,3 +440,6 @@ fn sync_directory(path: &Path) -> Result<(), StoreError> {
         .and_then(|directory| directory.sync_all())
         .map_err(|error| error::io_error(directory, "sync the directory", &error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,12 +24,13 @@ pub fn step(conn: &mut Connection, rule: &RetainRule) -> rusqlite::Result<Retain
         transaction.prepare_cached("DELETE FROM outcomes WHERE run <= ?1")?.execute([last])?;
         removed += transaction.prepare_cached("DELETE FROM runs WHERE id <= ?1")?.execute([last])?;
     }
+    // Events are few and say what happened: they give way to bytes only when no runs are left.
+    let log_cutoff = if last.is_none() { cutoff } else { rule.cutoff.0 };
     for (table, time) in [("forks", "received_at"), ("events", "at")] {
         let left = step - removed as i64;
         let sql =
             format!("DELETE FROM {table} WHERE id IN (SELECT id FROM {table} ORDER BY id LIMIT ?1) AND {time} < ?2");
-        // Events are few and say what happened; they go by age alone.
-        removed += transaction.prepare_cached(&sql)?.execute(params![left, rule.cutoff.0])?;
+        removed += transaction.prepare_cached(&sql)?.execute(params![left, log_cutoff])?;
     }
     transaction.commit()?;
     let more = removed as i64 >= step || (removed > 0 && used_bytes(conn)? > rule.bytes_max);
