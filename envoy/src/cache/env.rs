@@ -201,11 +201,6 @@ impl Env {
     pub(super) fn file_bytes(&self) -> usize {
         std::fs::metadata(&self.path).map_or(0, |meta| meta.len() as usize)
     }
-
-    /// The file.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 impl Drop for Env {

@@ -27,8 +27,11 @@ const MAP_BYTES_FIRST: usize = 1 << 20;
 const RESERVE_PART: usize = 8;
 /// Room on the disk that a batch must leave for the next one that deletes: LMDB writes pages before it frees some.
 const ROOM_BYTES: usize = 128 << 10;
-/// A file above this is mapped afresh after a load, so that its pages do not stay in this process's memory.
-const REMAP_BYTES: u64 = 1 << 20;
+/// After about so many bytes read through the map it is made afresh: pages that were read stay in this process's memory as
+/// long as it stands.
+const REMAP_BYTES: usize = 2 << 20;
+/// Bytes of pages that a transaction reads, about, whatever it puts.
+const TRANSACTION_BYTES: usize = 64 << 10;
 
 /// Where a store is, whose it is, and how large it may become.
 #[derive(Clone, Debug)]
@@ -79,6 +82,10 @@ pub(super) struct LmdbCache {
     env: Option<Env>,
     /// As of the last commit.
     seal: Seal,
+    /// Bytes of the map when it was last open.
+    map_bytes: usize,
+    /// Bytes read through the map, about.
+    read_bytes: usize,
     /// Lowest revision that may be given out: above everything that a scan of the file found, also what was never committed.
     revision_floor: u64,
 }
@@ -86,7 +93,8 @@ pub(super) struct LmdbCache {
 impl LmdbCache {
     /// Opens the store at `place`, which has been probed. `revision_floor` is the highest revision in the raw file.
     pub(super) fn open(place: Place, revision_floor: u64) -> Result<LmdbCache, CacheError> {
-        let mut cache = LmdbCache { place, env: None, seal: Seal::default(), revision_floor };
+        let (seal, map_bytes) = (Seal::default(), MAP_BYTES_FIRST);
+        let mut cache = LmdbCache { place, env: None, seal, map_bytes, read_bytes: 0, revision_floor };
         cache.reopen()?;
         Ok(cache)
     }
@@ -118,7 +126,7 @@ impl LmdbCache {
     /// Bytes of the map and of the pages in use: for `status` and the tests.
     #[cfg(test)]
     pub(super) fn map_bytes(&self) -> usize {
-        self.env.as_ref().map_or(0, |env| env.map_bytes)
+        self.map_bytes
     }
 
     /// The seal of the last commit.
@@ -146,13 +154,21 @@ impl LmdbCache {
     fn reopen(&mut self) -> Result<(), CacheError> {
         // The old one first: heed refuses to open a path twice.
         self.env = None;
-        let wanted = MAP_BYTES_FIRST.min(self.place.bytes_max);
-        let env = Env::open(&self.place.dir, wanted, self.place.flags(), None)
+        self.read_bytes = 0;
+        let env = Env::open(&self.place.dir, self.map_bytes.min(self.place.bytes_max), self.place.flags(), None)
             .map_err(|fault| told(fault, &self.place.dir))?;
         let seal = read_seal(&env, self.place.uuid).map_err(|fault| told(fault, &self.place.dir))?;
-        self.seal = seal;
+        (self.seal, self.map_bytes) = (seal, env.map_bytes);
         self.env = Some(env);
         Ok(())
+    }
+
+    /// Notes that so much was read, and lets the map go where that is enough; the next operation makes it again.
+    fn note_read(&mut self, bytes: usize) {
+        self.read_bytes += bytes;
+        if self.read_bytes > REMAP_BYTES {
+            self.env = None;
+        }
     }
 
     /// Does `work`, which puts about `bytes`, in one transaction, with as large a map as it needs. One that deletes may need
@@ -160,10 +176,12 @@ impl LmdbCache {
     fn transact(&mut self, bytes: usize, deletes: bool, work: Work<'_>) -> Result<(), CacheError> {
         let bound = page_multiple(self.place.bytes_max);
         let result = self.transact_within(bytes, if deletes { bound.saturating_mul(2) } else { bound }, work);
+        self.map_bytes = self.env.as_ref().map_or(self.map_bytes, |env| env.map_bytes);
         if deletes && self.env.as_ref().is_some_and(|env| env.file_bytes() > bound) {
             // What was asked for is done; a disk that has no room for a copy has room for the file as it is.
             let _ = self.compact();
         }
+        self.note_read(bytes + TRANSACTION_BYTES);
         result
     }
 
@@ -310,9 +328,8 @@ impl Cache for LmdbCache {
         let [[current_assignment, current_bundle], [previous_assignment, previous_bundle]] = slots;
         loaded.current = current_assignment.zip(current_bundle);
         loaded.previous = previous_assignment.zip(previous_bundle);
-        if self.env.as_ref().is_some_and(|env| std::fs::metadata(env.path()).is_ok_and(|m| m.len() > REMAP_BYTES)) {
-            self.reopen()?;
-        }
+        let file_bytes = self.env.as_ref().map_or(0, Env::file_bytes);
+        self.note_read(file_bytes);
         Ok(loaded)
     }
 
@@ -328,9 +345,10 @@ impl Cache for LmdbCache {
 
     fn read_records(&mut self, lane: Lane, first: u64, max_bytes: usize) -> Result<Vec<QueueRecord>, CacheError> {
         let (uuid, dir) = (self.place.uuid, self.place.dir.clone());
-        let read = |env: &Env| -> Result<Vec<QueueRecord>, Fault> {
+        let mut total = 0;
+        let mut read = |env: &Env| -> Result<Vec<QueueRecord>, Fault> {
             let (txn, name) = (env.read()?, db_of(lane));
-            let (mut records, mut total) = (Vec::new(), 0);
+            let mut records = Vec::new();
             let from = first.to_be_bytes();
             for entry in env.db(name).range(&txn, &(Bound::Included(from.as_slice()), Bound::Unbounded))? {
                 let (key, bytes) = entry?;
@@ -343,7 +361,9 @@ impl Cache for LmdbCache {
             }
             Ok(records)
         };
-        read(self.env()?).map_err(|fault| told(fault, &dir))
+        let records = read(self.env()?).map_err(|fault| told(fault, &dir));
+        self.note_read(total);
+        records
     }
 }
 
