@@ -203,6 +203,7 @@ impl Agent {
             hostname: applied.assignment.hostname.clone(),
             dry_run: manner.dry_run,
             diff: manner.diff,
+            owed: self.notes.owed.clone(),
         };
         self.join_waiters(manner, run_id);
         self.converge.phase = Phase::Running(Box::new(running));
@@ -242,6 +243,12 @@ impl Agent {
         let mut result = run_result(report, &judgement.verdicts, &context);
         if report.interrupted && result.error.is_empty() {
             result.error = "interrupted: the agent was told to stop".into();
+        }
+        if self.notes.owed != report.owed {
+            // In the commit of the run's own record: a notification outlives its run, or is as lost as the run.
+            self.notes.owed.clone_from(&report.owed);
+            let (name, value) = self.notes.store_owed();
+            self.persist.put(StoreOp::SetMeta(name, value), false);
         }
         if self.run_notes != report.notes {
             self.run_notes.clone_from(&report.notes);

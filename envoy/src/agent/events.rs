@@ -310,6 +310,8 @@ pub struct RunOrder {
     pub dry_run: bool,
     /// Make diffs.
     pub diff: bool,
+    /// [`RunReport::owed`] of the run before.
+    pub owed: Vec<String>,
 }
 
 /// Signals in the core's words.

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use common::limits::{HOSTNAME_BYTES_MAX, SERVERS_MAX};
+use common::limits::{HOSTNAME_BYTES_MAX, META_VALUE_BYTES_MAX, SERVERS_MAX};
 
 use crate::report::{Reader, Writer};
 
 const NOTES_META: &str = "agent.notes";
 const SERVERS_META: &str = "agent.servers";
+const OWED_META: &str = "agent.owed";
 const META_VERSION: u8 = 1;
 
 /// The facts.
@@ -32,6 +33,8 @@ pub struct Notes {
     pub advertised: Vec<String>,
     /// Where each address was found last.
     pub ips: BTreeMap<String, IpAddr>,
+    /// Resources that were notified and are not settled.
+    pub owed: Vec<String>,
 }
 
 impl Notes {
@@ -54,7 +57,22 @@ impl Notes {
                 }
             }
         }
+        if let Some(mut reader) = meta.get(OWED_META).and_then(|bytes| Reader::open(bytes, META_VERSION)) {
+            notes.owed = std::iter::from_fn(|| reader.text()).collect();
+        }
         notes
+    }
+
+    /// The owed notifications as a meta value; those that do not fit are left out.
+    pub fn store_owed(&self) -> (String, Vec<u8>) {
+        let mut left = META_VALUE_BYTES_MAX / 2;
+        let fitting = self.owed.iter().take_while(|name| {
+            // A name and its length.
+            left = left.saturating_sub(name.len() + 8);
+            left > 0
+        });
+        let names = fitting.fold(Writer::new(META_VERSION), |names, name| names.text(name));
+        (OWED_META.into(), names.finish())
     }
 
     /// As meta values.
@@ -104,8 +122,12 @@ mod tests {
             last_good: "a:1".into(),
             advertised: vec!["a:1".into(), "b:2".into()],
             ips: BTreeMap::from([("a:1".to_string(), IpAddr::from([10, 0, 0, 1]))]),
+            owed: vec!["web.restart".into(), "web.reload".into()],
         };
-        assert_eq!(Notes::load(&notes.store().into_iter().collect()), notes);
+        let stored = notes.store().into_iter().chain([notes.store_owed()]).collect();
+        assert_eq!(Notes::load(&stored), notes);
+        let many = Notes { owed: vec!["x".repeat(100); 10_000], ..Notes::default() };
+        assert!(many.store_owed().1.len() <= META_VALUE_BYTES_MAX);
         assert_eq!(Notes::load(&BTreeMap::new()), Notes::default());
     }
 }

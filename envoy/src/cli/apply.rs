@@ -68,6 +68,7 @@ pub(super) fn run(verb: &Apply, setup: &Setup, common: &Common) -> Result<Exit, 
         hostname: net::hostname(),
         dry_run: verb.dry_run,
         diff: verb.diff,
+        owed: Vec::new(),
     };
     let report = execute(&RunInput {
         order,

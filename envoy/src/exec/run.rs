@@ -11,7 +11,7 @@ use common::time::Mono;
 use super::host::Host;
 use super::input::RunInput;
 use super::{command, directory, file, file_line, symlink};
-use crate::plan::{Hands, Options, Task, Verdict, walk};
+use crate::plan::{Hands, Options, Task, Verdict, Walked, walk};
 use crate::report::RunReport;
 
 /// One executor: brings a resource of its type to its state.
@@ -37,9 +37,11 @@ pub fn run(input: &RunInput) -> RunReport {
             return report;
         }
     };
-    let options = Options { dry_run: input.order.dry_run, diff: input.order.diff };
+    let order = &input.order;
+    let options = Options { dry_run: order.dry_run, diff: order.diff, owed: &order.owed };
     let mut worker = Worker { host: &mut host, input };
-    let (resources, interrupted) = walk(&input.order.bundle, &|| scope(input), options, &mut worker);
+    let Walked { entries: resources, interrupted, owed } =
+        walk(&input.order.bundle, &|| scope(input), options, &mut worker);
     if interrupted {
         let left = resources
             .iter()
@@ -49,6 +51,7 @@ pub fn run(input: &RunInput) -> RunReport {
     }
     report.resources = resources;
     report.interrupted = interrupted;
+    report.owed = owed;
     report.notes = host.take_notes();
     report.duration_ms = input.clock.now().mono.since(started.mono);
     report

@@ -5,4 +5,4 @@ mod params;
 mod walk;
 
 pub use params::{Params, fingerprint};
-pub use walk::{Hands, Options, Task, Verdict, walk};
+pub use walk::{Hands, Options, Task, Verdict, Walked, walk};

@@ -23,11 +23,24 @@ use crate::report::ResourceReport;
 
 /// How a run is to be done.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct Options<'o> {
     /// Look, do not touch.
     pub dry_run: bool,
     /// Make diffs.
     pub diff: bool,
+    /// Resources that an earlier run notified and did not settle. Names that are not in the bundle any more are passed over.
+    pub owed: &'o [String],
+}
+
+/// What a walk came to.
+#[derive(Clone, Debug, Default)]
+pub struct Walked {
+    /// One entry a resource, or an item of it.
+    pub entries: Vec<ResourceReport>,
+    /// It was cut short.
+    pub interrupted: bool,
+    /// Resources that were notified and are not settled: the next walk owes it to them.
+    pub owed: Vec<String>,
 }
 
 /// One resource, ready to be checked.
@@ -75,14 +88,8 @@ pub trait Hands {
     fn settle(&mut self, task: &Task<'_>) -> Verdict;
 }
 
-/// Walks the bundle. `scope` is asked for only if a template needs it, and at most once. Returns every entry, and whether
-/// the walk was cut short.
-pub fn walk(
-    bundle: &Bundle,
-    scope: &dyn Fn() -> Scope,
-    options: Options,
-    hands: &mut dyn Hands,
-) -> (Vec<ResourceReport>, bool) {
+/// Walks the bundle. `scope` is asked for only if a template needs it, and at most once.
+pub fn walk(bundle: &Bundle, scope: &dyn Fn() -> Scope, options: Options<'_>, hands: &mut dyn Hands) -> Walked {
     let engine = Engine::new();
     let blobs = bundle.blobs.iter().map(|blob| (blob.path.as_str(), blob)).collect();
     let clock = hands.now();
@@ -96,7 +103,7 @@ pub fn walk(
         options,
         hands,
         bad: vec![false; n],
-        notified: vec![false; n],
+        notified: bundle.resources.iter().map(|resource| options.owed.contains(&resource.name)).collect(),
         entries: Vec::with_capacity(n),
         left: n,
         changed_text: limits::RUN_TEXT_BYTES_MAX,
@@ -131,7 +138,9 @@ pub fn walk(
             resource.notify.iter().for_each(|target| walk.notified[*target as usize] = true);
         }
     }
-    (walk.entries, interrupted)
+    let unsettled = (0..n).filter(|index| walk.notified[*index] && walk.bad[*index]);
+    let owed = unsettled.map(|index| bundle.resources[index].name.clone()).collect();
+    Walked { entries: walk.entries, interrupted, owed }
 }
 
 struct Walk<'w> {
@@ -141,7 +150,7 @@ struct Walk<'w> {
     /// The scope of the last configcrate whose defaults were laid over the base.
     layered: Option<(&'w BTreeMap<String, Value>, Scope)>,
     blobs: HashMap<&'w str, &'w BlobRef>,
-    options: Options,
+    options: Options<'w>,
     hands: &'w mut dyn Hands,
     /// Failed, blocked or skipped because of that: dependents are not checked.
     bad: Vec<bool>,

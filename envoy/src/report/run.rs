@@ -21,6 +21,8 @@ pub struct RunReport {
     pub interrupted: bool,
     /// What held for the whole run and is worth a line: owners left alone, for example.
     pub notes: Vec<String>,
+    /// Resources that were notified and are not settled: the next run has to act on them.
+    pub owed: Vec<String>,
 }
 
 /// One resource of a run.

@@ -82,6 +82,7 @@ impl Sandbox {
                 hostname: "web-1".to_string(),
                 dry_run,
                 diff: true,
+                owed: Vec::new(),
             },
             uuid: Uuid::from_bytes([9; 16]),
             sysroot: Some(self.dir.path().to_path_buf()),

@@ -60,10 +60,10 @@ fn script(verdicts: &[(&str, &[Outcome])]) -> Script {
     Script { verdicts, ..Script::default() }
 }
 
-fn check(resources: Vec<Resource>, mut hands: Script, options: Options) -> (Vec<ResourceReport>, Script, bool) {
+fn check(resources: Vec<Resource>, mut hands: Script, options: Options<'_>) -> (Vec<ResourceReport>, Script, bool) {
     let bundle = Bundle { resources, ..Bundle::default() };
-    let (entries, interrupted) = walk(&bundle, &scope, options, &mut hands);
-    (entries, hands, interrupted)
+    let done = walk(&bundle, &scope, options, &mut hands);
+    (done.entries, hands, done.interrupted)
 }
 
 fn outcomes(entries: &[ResourceReport]) -> Vec<Outcome> {
@@ -197,7 +197,7 @@ fn dry_runs_and_noop_do_not_enforce() {
     let (entries, hands, _) = check(resources.clone(), verdicts(), Options::default());
     assert_eq!((outcomes(&entries), hands.seen), (vec![Skipped, Changed], vec!["a?()".to_string(), "b()".to_string()]));
     assert!(entries[0].message.starts_with("noop: "));
-    let (_, hands, _) = check(resources, verdicts(), Options { dry_run: true, diff: true });
+    let (_, hands, _) = check(resources, verdicts(), Options { dry_run: true, diff: true, owed: &[] });
     assert_eq!(hands.seen, ["a?()", "b?()"]);
 }
 
@@ -215,7 +215,7 @@ fn a_stopped_run_accounts_for_every_resource() {
 #[test]
 fn nothing_of_a_sensitive_resource_is_shown() {
     let resources = vec![Resource { sensitive: true, ..resource("a") }];
-    let (entries, ..) = check(resources, script(&[("a", &[Changed])]), Options { dry_run: false, diff: true });
+    let (entries, ..) = check(resources, script(&[("a", &[Changed])]), Options { diff: true, ..Options::default() });
     assert_eq!((entries[0].diff.as_str(), entries[0].message.contains("says")), ("", false));
 }
 
@@ -273,4 +273,27 @@ fn items_beyond_the_bounds_fail_their_resource() {
     let (entries, ..) = check(resources, Script::default(), Options::default());
     assert_eq!(entries.len(), 10 * 9_999 + 1);
     assert!(entries.last().unwrap().message.contains("100000 resources"), "{}", entries.last().unwrap().message);
+}
+
+#[test]
+fn a_notification_outlives_its_run_until_the_target_is_settled() {
+    let bundle = Bundle {
+        resources: vec![
+            Resource { notify: vec![1, 2, 3], ..resource("conf") },
+            resource("fails"),
+            Resource { depends_on: vec![1], ..resource("skipped") },
+            resource("fine"),
+        ],
+        ..Bundle::default()
+    };
+    let verdicts: &[(&str, &[Outcome])] = &[("conf", &[Changed]), ("fails", &[Failed])];
+    let first = walk(&bundle, &scope, Options::default(), &mut script(verdicts));
+    assert_eq!(first.owed, ["fails", "skipped"]);
+    let owed: Vec<String> = first.owed.into_iter().chain(["gone".to_string()]).collect();
+    let mut hands = Script::default();
+    let second = walk(&bundle, &scope, Options { owed: &owed, ..Options::default() }, &mut hands);
+    assert_eq!(hands.seen, ["conf()", "fails!()", "skipped!()", "fine()"]);
+    assert!(second.owed.is_empty());
+    let mut stopped = Script { stop_after: Some(1), ..script(&[("conf", &[Changed])]) };
+    assert_eq!(walk(&bundle, &scope, Options::default(), &mut stopped).owed, ["fails", "skipped", "fine"]);
 }
