@@ -34,10 +34,8 @@ pub enum Form {
     Servers(usize),
     /// A list of mappings with keys of their own, at most so many.
     Entries(&'static [Setting], usize),
-    /// A section that this version does not know: empty, or refused.
+    /// Something that this version does not know: empty, or refused.
     Later,
-    /// A list that this version does not know: empty, or refused.
-    LaterList,
 }
 
 /// A host and a port. An empty host is every address of this machine.
@@ -137,15 +135,15 @@ impl Form {
                 Ok(Value::List(items.into_iter().map(|(text, _)| text.to_string()).collect()))
             }
             Form::Servers(max) => servers(max, doc, node, key),
-            Form::Later => match doc.expect_map(node, key)?.entries.first() {
-                None => Ok(Value::List(Vec::new())),
-                Some(entry) => {
+            Form::Later => match &node.kind {
+                Kind::Null => Ok(Value::List(Vec::new())),
+                Kind::Map(map) if map.entries.is_empty() => Ok(Value::List(Vec::new())),
+                Kind::List(items) if items.is_empty() => Ok(Value::List(Vec::new())),
+                Kind::Map(map) => {
+                    let entry = &map.entries[0];
                     Err(doc.error(entry.at, format!("`{key}.{}` {LATER}", entry.key)).cure(format!("remove `{key}`")))
                 }
-            },
-            Form::LaterList => match doc.expect_list(node, key)?.first() {
-                None => Ok(Value::List(Vec::new())),
-                Some(first) => Err(doc.error(first.at, format!("`{key}` {LATER}")).cure("remove it")),
+                _ => Err(doc.error(node.at, format!("`{key}` {LATER}")).cure("remove it")),
             },
             Form::Hostname | Form::Entries(..) => Err(wrong()),
         }
@@ -173,7 +171,7 @@ impl Form {
                 format!("a list of up to {max} servers, such as `vigo.example.com` or `10.0.0.1:1530`")
             }
             Form::Entries(_, max) => format!("a list of up to {max} mappings"),
-            Form::Later | Form::LaterList => "not available yet".into(),
+            Form::Later => "not available yet".into(),
         }
     }
 }

@@ -41,7 +41,8 @@ fn write_row(out: &mut String, row: &Setting, name: &str, depth: usize) {
     if let Form::Choice(_, later @ [_, ..]) = row.form {
         out.push_str(&format!(" Not available yet: {}.", later.join(", ")));
     }
-    out.push_str(&format!("\n{indent}{name}: {}\n", row.default));
+    out.push_str(format!("\n{indent}{name}: {}", row.default).trim_end());
+    out.push('\n');
     if let Form::Entries(table, _) = row.form {
         out.push_str(&format!("{indent}# Each entry:\n"));
         for inner in table {

@@ -25,16 +25,12 @@ pub const TEST_CLOCK_VARIABLE: &str = "VIGO_TEST_CLOCK";
 pub struct EnvoyConfig {
     /// `servers`, each `host:port`.
     pub servers: Vec<String>,
-    /// `interval`: in place of the one that the server assigns.
-    pub interval_ms: Option<u64>,
     /// `state_dir`.
     pub state_dir: PathBuf,
     /// `identity_dir`.
     pub identity_dir: PathBuf,
     /// `sysroot`: what policy calls `/`.
     pub sysroot: PathBuf,
-    /// `traits_dir`.
-    pub traits_dir: PathBuf,
     /// `state.max_bytes`.
     pub state_bytes_max: u64,
     /// `queue.max_bytes`, at most half of the state.
@@ -75,23 +71,17 @@ const fn row(key: &'static str, form: Form, default: &'static str, doc: &'static
 const STATE_DEFAULT: &str = if limits::STATE_BYTES_DEFAULT == 256 * MIB { "256MiB" } else { "32MiB" };
 
 /// The table.
-pub static TABLE: [Setting; 15] = [
+pub static TABLE: [Setting; 14] = [
     row(
         "servers",
         Form::Servers(limits::SERVERS_MAX),
         "[]",
         "Servers to try, best first, before those that the server advertises.",
     ),
-    row(
-        "interval",
-        Form::DurationOrZero(limits::INTERVAL_MIN_MS, limits::INTERVAL_MAX_MS, "as the server assigns"),
-        "0",
-        "How often to converge, whatever the server says.",
-    ),
     row("state_dir", Form::Path, "/var/lib/vigo/state", "The state store, its lock and the control socket."),
     row("identity_dir", Form::Path, "/var/lib/vigo/identity", "The keys of this envoy and of its server."),
     row("sysroot", Form::Path, "/", "What policy calls `/`: file paths are below it, commands run in it."),
-    row("traits_dir", Form::Path, "/etc/vigo/traits.d", "Executables that print traits of their own as JSON."),
+    row("traits_dir", Form::Later, "", "Executables that print traits of their own as JSON."),
     row("state.max_bytes", Form::Size(limits::STATE_BYTES_MIN, 64 << 30), STATE_DEFAULT, "Size of the state store."),
     row(
         "queue.max_bytes",
@@ -159,11 +149,9 @@ impl EnvoyConfig {
         let below = |key| base.join(settings.text(key));
         Ok(EnvoyConfig {
             servers: settings.list("servers").to_vec(),
-            interval_ms: Some(settings.number("interval")).filter(|ms| *ms > 0),
             state_dir: below("state_dir"),
             identity_dir: below("identity_dir"),
             sysroot: below("sysroot"),
-            traits_dir: below("traits_dir"),
             state_bytes_max: state,
             queue_bytes_max: queue.min(state / 2),
             blob_bytes_max: settings.number("blobs.max_bytes"),

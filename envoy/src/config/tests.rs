@@ -11,7 +11,7 @@ fn parse(text: &str) -> Result<EnvoyConfig, Vec<String>> {
 fn an_empty_file_gives_the_documented_defaults() {
     let config = parse("").unwrap();
     assert_eq!(config.state_dir, Path::new("/var/lib/vigo/state"));
-    assert_eq!((config.sysroot.as_path(), config.interval_ms), (Path::new("/"), None));
+    assert_eq!(config.sysroot, Path::new("/"));
     assert_eq!(config.state_bytes_max, limits::STATE_BYTES_DEFAULT);
     assert_eq!(config.queue_bytes_max, limits::QUEUE_BYTES_DEFAULT.min(config.state_bytes_max / 2));
     assert_eq!(config.blob_bytes_max, limits::BLOB_STORE_BYTES_DEFAULT);
@@ -22,13 +22,13 @@ fn an_empty_file_gives_the_documented_defaults() {
 #[test]
 fn every_key_reaches_its_field() {
     let config = parse(
-        "servers: [vigo.example.com, '10.0.0.1:99', '[::1]:7']\ninterval: 30s\nstate_dir: state\nidentity_dir: /id\n\
-         sysroot: /box\ntraits_dir: t\nstate: {max_bytes: 8MiB}\nqueue: {max_bytes: 1MiB}\nblobs: {max_bytes: 2MiB}\n\
+        "servers: [vigo.example.com, '10.0.0.1:99', '[::1]:7']\nstate_dir: state\nidentity_dir: /id\n\
+         sysroot: /box\nstate: {max_bytes: 8MiB}\nqueue: {max_bytes: 1MiB}\nblobs: {max_bytes: 2MiB}\n\
          allow_self: true\nrebootstrap: deny\ntasks: deny\ntest_clock: allow\nlog: {level: debug, format: json}\n",
     )
     .unwrap();
     assert_eq!(config.servers, ["vigo.example.com:1530", "10.0.0.1:99", "[::1]:7"]);
-    assert_eq!((config.interval_ms, config.state_dir.as_path()), (Some(30_000), Path::new("/etc/vigo/state")));
+    assert_eq!(config.state_dir, Path::new("/etc/vigo/state"));
     assert_eq!((config.identity_dir.as_path(), config.sysroot.as_path()), (Path::new("/id"), Path::new("/box")));
     assert_eq!((config.state_bytes_max, config.queue_bytes_max, config.blob_bytes_max), (8 * MIB, MIB, 2 * MIB));
     assert!(config.allow_self && config.rebootstrap_deny && config.tasks_deny && config.test_clock_allow);
@@ -40,7 +40,7 @@ const WRONG: &[(&str, &str)] = &[
     ("server: a", "/etc/vigo/envoy.yaml:1:1: unknown key `server`; did you mean `servers`?"),
     ("servers: [a b]", "envoy.yaml:1:11: `servers` has `a b`; expected `host` or `host:port`"),
     ("servers: ['https://a']", "envoy.yaml:1:11: `servers` has `https://a`; expected `host` or `host:port`"),
-    ("interval: 10ms", "`interval` is the text `10ms`; expected a duration from 1s to 1d, or 0: as the server assigns"),
+    ("traits_dir: /x", "envoy.yaml:1:13: `traits_dir` is not available yet; remove it"),
     ("state: {max_bytes: 1}", "`state.max_bytes` is the number 1; expected a size from 1.0 MiB"),
     (
         "state: {max_bytes: 8MiB}\nqueue: {max_bytes: 5MiB}",
@@ -50,7 +50,7 @@ const WRONG: &[(&str, &str)] = &[
     ("allow_self: 1", "`allow_self` is the number 1; expected true or false"),
     ("max_bytes: 8MiB", "unknown key `max_bytes`; did you mean `state.max_bytes`?"),
     ("state_dir: ''", "`state_dir` is empty; expected text"),
-    ("interval: 1m\ninterval: 2m", "envoy.yaml:2:1: "),
+    ("tasks: allow\ntasks: deny", "envoy.yaml:2:1: "),
 ];
 
 #[test]

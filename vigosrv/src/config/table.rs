@@ -125,5 +125,5 @@ pub static TABLE: [Setting; 43] = [
     row("spanner", Form::Later, "{}", "Federation."),
     row("license", Form::Later, "{}", "Licence."),
     row("smtp", Form::Later, "{}", "Alerts by mail."),
-    row("export", Form::LaterList, "[]", "Event sinks."),
+    row("export", Form::Later, "[]", "Event sinks."),
 ];

@@ -128,7 +128,7 @@ const WRONG: &[(&str, &str)] = &[
     ("log: {level: loud}", "`log.level` is the text `loud`; expected one of error, warn, info, debug"),
     ("peers: {host: a}", "server.yaml:1:9: `peers.host` is not available yet; remove `peers`"),
     ("backup: {url: 's3://x'}", "server.yaml:1:10: `backup.url` is not available yet; remove `backup`"),
-    ("export: [{type: file}]", "server.yaml:1:10: `export` is not available yet; remove it"),
+    ("export: [{type: file}]", "server.yaml:1:9: `export` is not available yet; remove it"),
     ("server: [1]", "server.yaml:1:9: `server` is a list of 1; expected a mapping"),
     ("checkin: {interval: 1m\n", "server.yaml:"),
 ];

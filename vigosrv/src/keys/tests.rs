@@ -207,3 +207,24 @@ fn damaged_and_unfitting_files_are_refused() {
     damage("tls/key", other.as_bytes(), "does not fit the certificate");
     damage("tls/ca_key", other.as_bytes(), "does not fit the certificate");
 }
+
+#[test]
+fn everything_belongs_to_the_owner_of_the_root() {
+    let host = Host::new();
+    // Only root can act for another user; anybody else is the owner already.
+    if Owner::own().uid == 0 {
+        std::os::unix::fs::chown(host.dir.path(), Some(12_345), Some(23_456)).unwrap();
+    }
+    host.start().unwrap();
+    let expected = Owner::of(host.dir.path()).unwrap();
+    let mut dirs = vec![host.dir.path().to_path_buf()];
+    let mut n_files = 0;
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            assert_eq!(Owner::of(&path).unwrap(), expected, "{}", path.display());
+            if path.is_dir() { dirs.push(path) } else { n_files += 1 }
+        }
+    }
+    assert_eq!(n_files, FILES.len() + 1, "and the session ticket keys");
+}
