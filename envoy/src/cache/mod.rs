@@ -33,4 +33,4 @@ pub use memory::MemoryCache;
 pub use open::{LOCK_FILE, OpenError, Options, Store};
 pub use ops::*;
 pub use owner::{Answer, Owner, Request};
-pub use verify::{LaneReport, QueueLine, Report, list_queue, verify};
+pub use verify::{LaneReport, Report, verify};

@@ -1,4 +1,4 @@
-//! `vigo-envoy verify` and `vigo-envoy queue`: what is in the store, and whether all of it agrees. Changes nothing.
+//! `vigo-envoy verify`: whether all of a store agrees. Changes nothing.
 //!
 //! `verify` reads the file page by page as the probe does, and goes on to what only people ask for: order of the queue,
 //! links of the chains, decoding of every record. Signatures of the slots are checked by who knows the keys.
@@ -9,18 +9,19 @@ use std::path::Path;
 
 use common::chain::Lane;
 use common::ids::{Hash32, Uuid};
-use common::proto::{RecordBody, record_meta};
+use common::proto::record_meta;
 use serde::Serialize;
 
 use super::codec::Kind;
 use super::env::DATA_FILE;
-use super::ops::{Cache, CacheError, QueueRecord, RecordClass};
+use super::ops::QueueRecord;
+use super::pages::read_metas;
 use super::probe::examine;
 
 /// Problems that are named; the count is always complete.
 const PROBLEMS_NAMED_MAX: usize = 100;
-/// Bytes of records that a listing reads at a time.
-const LISTING_BYTES: usize = 1 << 20;
+/// Times that a store is read which an agent writes meanwhile: a walk holds for two commits.
+const ATTEMPTS_MAX: u32 = 20;
 
 /// What a check of the whole store found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -58,27 +59,6 @@ pub struct LaneReport {
     pub first: u64,
     /// Last sequence of the newest record.
     pub last: u64,
-}
-
-/// One record of the queue, for people and `--json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct QueueLine {
-    /// `urgent` or `routine`.
-    pub lane: &'static str,
-    /// First sequence.
-    pub first: u64,
-    /// Last sequence.
-    pub last: u64,
-    /// `run`, `stretch`, `gap`, `incident`, or `unreadable`.
-    pub kind: &'static str,
-    /// `failure`, `change`, `no-change` or `gap`: what goes first when the queue is full.
-    pub class: &'static str,
-    /// Stored bytes.
-    pub bytes: u64,
-    /// `waiting`, `sent` or `acknowledged`.
-    pub state: &'static str,
-    /// In a few words: counts of a run, reason of a gap.
-    pub summary: String,
 }
 
 impl Report {
@@ -121,12 +101,25 @@ impl fmt::Display for Report {
     }
 }
 
-/// Checks the store in a state directory. No lock is needed for a stopped agent's store beyond the caller's own; beside a
-/// running one it may see a transaction half way, so ask that one through its control socket.
+/// Checks the store in a state directory, also beside the agent that writes it: what was read while it wrote is read again.
 pub fn verify(dir: &Path, uuid: Uuid) -> Report {
     let path = dir.join(DATA_FILE);
+    let txn = || File::open(&path).ok().and_then(|file| read_metas(&file).ok()).map(|metas| metas[0].txn);
+    let mut before = txn();
+    for _ in 1..ATTEMPTS_MAX {
+        let report = read_once(&path, uuid);
+        let after = txn();
+        if report.is_sound() || before == after {
+            return report;
+        }
+        before = after;
+    }
+    read_once(&path, uuid)
+}
+
+fn read_once(path: &Path, uuid: Uuid) -> Report {
     let mut report = Report::default();
-    match File::open(&path).and_then(|file| file.metadata()) {
+    match File::open(path).and_then(|file| file.metadata()) {
         Ok(meta) => report.file_bytes = meta.len(),
         Err(error) => {
             report.problem(format!("{}: {error}", path.display()));
@@ -135,7 +128,7 @@ pub fn verify(dir: &Path, uuid: Uuid) -> Report {
     }
     let mut tails: [Option<(u64, Hash32)>; 2] = [None; 2];
     let mut found = Report::default();
-    let examined = examine(&path, uuid, &mut |value| match value.header.kind {
+    let examined = examine(path, uuid, &mut |value| match value.header.kind {
         Kind::Record => match value.record() {
             Ok(record) => check_record(&record, value.header.value_bytes() as u64, &mut tails, &mut found),
             Err(damage) => found.problem(format!("sequence {}: {damage}", value.header.first)),
@@ -160,21 +153,6 @@ pub fn verify(dir: &Path, uuid: Uuid) -> Report {
         Err(text) => report.problem(format!("{}: {text}", path.display())),
     }
     report
-}
-
-/// Every record of the queue, oldest first, urgent before routine.
-pub fn list_queue(cache: &mut dyn Cache) -> Result<Vec<QueueLine>, CacheError> {
-    let mut lines = Vec::new();
-    for lane in Lane::ALL {
-        let mut next = 0;
-        loop {
-            let records = cache.read_records(lane, next, LISTING_BYTES)?;
-            let Some(last) = records.last() else { break };
-            next = last.record.first_sequence.saturating_add(1);
-            lines.extend(records.iter().map(|record| queue_line(lane, record)));
-        }
-    }
-    Ok(lines)
 }
 
 /// Order, coverage and links against the record before it.
@@ -205,47 +183,12 @@ fn check_record(record: &QueueRecord, bytes: u64, tails: &mut [Option<(u64, Hash
     lane.last = meta.last;
 }
 
-fn queue_line(lane: Lane, record: &QueueRecord) -> QueueLine {
-    let (kind, summary) = match record_meta(&record.record) {
-        Err(bad) => ("unreadable", bad.to_string()),
-        Ok((_, RecordBody::Run(run))) => {
-            let counts = run.counts.unwrap_or_default();
-            let text = format!("{} changed, {} failed, {} blocked", counts.changed, counts.failed, counts.blocked);
-            ("run", if run.error.is_empty() { text } else { format!("{text}: {}", run.error) })
-        }
-        Ok((_, RecordBody::Stretch(stretch))) => ("stretch", format!("{} runs without a change", stretch.count)),
-        Ok((_, RecordBody::Gap(gap))) => ("gap", format!("{} sequences gone: {}", gap.count, gap.detail)),
-        Ok((_, RecordBody::Incident(incident))) => ("incident", format!("{}: {}", incident.kind, incident.detail)),
-    };
-    let class = match RecordClass::of(&record.record) {
-        RecordClass::NoChange => "no-change",
-        RecordClass::Change => "change",
-        RecordClass::Failure => "failure",
-        RecordClass::Gap => "gap",
-    };
-    let state = match (record.acked_at_ms, record.sealed) {
-        (0, false) => "waiting",
-        (0, true) => "sent",
-        _ => "acknowledged",
-    };
-    QueueLine {
-        lane: lane.name(),
-        first: record.record.first_sequence,
-        last: record.record.last_sequence,
-        kind,
-        class,
-        bytes: super::codec::stored_bytes(record) as u64,
-        state,
-        summary: common::cli::one_line(&summary),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cache::fixture;
-    use crate::cache::ops::StoreOp;
-    use crate::cache::{MemoryCache, Options, Store};
+    use crate::cache::ops::{Cache, StoreOp};
+    use crate::cache::{Options, Store};
     use common::time::Wall;
 
     fn uuid() -> Uuid {
@@ -300,27 +243,5 @@ mod tests {
         assert!(!verify(scratch.path(), uuid()).is_sound());
         std::fs::remove_file(&path).expect("it is removed");
         assert_eq!(verify(scratch.path(), uuid()).n_problems, 1);
-    }
-
-    #[test]
-    fn the_queue_lists_every_record_in_words() {
-        let mut cache = MemoryCache::default();
-        let mut records = fixture::chain(Lane::Urgent, 3, 10);
-        records[0].acked_at_ms = 9;
-        records[1].sealed = true;
-        records.push(fixture::stretch(1, 500));
-        records.push(fixture::gap(Lane::Routine, 501, 502));
-        cache.commit(&records.into_iter().map(StoreOp::PutRecord).collect::<Vec<_>>()).expect("it fits");
-        let lines = list_queue(&mut cache).expect("it reads");
-        let short: Vec<_> = lines.iter().map(|l| (l.lane, l.first, l.kind, l.class, l.state)).collect();
-        let expected = [
-            ("urgent", 1, "run", "change", "acknowledged"),
-            ("urgent", 2, "run", "change", "sent"),
-            ("urgent", 3, "run", "failure", "waiting"),
-            ("routine", 1, "stretch", "no-change", "waiting"),
-            ("routine", 501, "gap", "gap", "waiting"),
-        ];
-        assert_eq!(short, expected);
-        assert_eq!(lines[3].summary, "500 runs without a change");
     }
 }
