@@ -1,6 +1,6 @@
 //! Policy: what is published, and publishing.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::publish;
 
 pub(super) fn status(context: &Arc<Context>, respond: Respond) {
     let root = context.root.clone();
-    context.read(respond, move |reader| match (reader.publishes(1), publish::live_hash(&root)) {
+    context.read(respond, move |reader| match (reader.publishes(1), publish::live_tree(&root).ok().flatten()) {
         (Ok(newest), live) => {
             let newest = newest.first().map(|row| {
                 json!({
@@ -28,7 +28,9 @@ pub(super) fn validate(context: &Arc<Context>, respond: Respond) {
     let root = context.root.clone();
     context.job(respond, move |respond| {
         respond(match publish::validate(&root) {
-            Ok(summary) => Response::json(&json!({"schema": 1, "valid": true, "summary": summary.to_string()})),
+            Ok(compiled) => Response::json(&json!({
+                "schema": 1, "valid": true, "tree": compiled.tree_hash().to_string(), "mappings": compiled.mappings().len(),
+            })),
             Err(error) => invalid(&error),
         });
     });
@@ -42,16 +44,19 @@ pub(super) fn publish(context: &Arc<Context>, request: &Request, respond: Respon
     let message = body["message"].as_str().unwrap_or_default().to_string();
     let (actor, root, later) = (request.actor(), context.root.clone(), context.clone());
     context.job(respond, move |respond| {
-        let published = match publish::publish(&root) {
+        // Held from the disk to the core: two publishes are served in the order in which they were written.
+        let mut live = later.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let published = match publish::publish(&root, live.as_deref()) {
             Ok(published) => published,
             Err(error) => return respond(invalid(&error)),
         };
-        let (tree, summary) = (published.tree, published.summary.to_string());
-        if !published.changed {
+        let (tree, summary) = (published.tree, published.changes.to_string());
+        if published.unchanged {
             let answer = json!({"schema": 1, "changed": false, "tree": tree.to_string(), "summary": summary});
             return respond(Response::json(&answer));
         }
-        let compiled = Arc::new(published.compiled);
+        let compiled = published.compiled;
+        *live = Some(compiled.clone());
         let request = AdminRequest::Published { compiled, actor, message, summary: summary.clone() };
         later.core(request, respond, move |reply| {
             let (serial, envoys) = match reply {

@@ -13,6 +13,7 @@ mod metrics;
 mod openapi;
 mod runs;
 
+pub use bootstrap::TARGETS;
 pub use message::{Body, Origin, Request, Respond, Response};
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use common::time::Now;
 
 use crate::app::{AdminError, AdminReply, AdminRequest};
 use crate::fleet::{Clocks, Fleet};
+use crate::policy::Compiled;
 use crate::store::Reader;
 
 /// How handlers reach the rest of the server.
@@ -44,6 +46,8 @@ pub struct Context {
     pub backend: Arc<dyn Backend>,
     /// The index.
     pub fleet: Arc<Fleet>,
+    /// What is published, as compiled: a publish compares with it.
+    pub live: std::sync::Mutex<Option<Arc<Compiled>>>,
     /// The server root.
     pub root: PathBuf,
     /// Check-in interval in milliseconds.

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use argh::{ArgsInfo, FromArgs};
 use common::cli::{Common, CommonOption, Exit, Failure, JSON, Program, ROOT, VERBOSE, YES};
 
+use crate::config::ServerConfig;
+
 /// The binary.
 pub const PROGRAM: Program = Program { name: "vigocli", options: &[&ROOT, &JSON, &YES, &VERBOSE, &SERVER_YAML] };
 
@@ -61,4 +63,9 @@ pub fn run(top: Top, common: &Common) -> Result<Exit, Failure> {
 /// The server root of this command line.
 pub(crate) fn root(common: &Common) -> PathBuf {
     common.path(&ROOT).unwrap_or_else(|| PathBuf::from("/srv/vigo"))
+}
+
+/// The configuration of that root.
+pub(crate) fn config(common: &Common) -> Result<ServerConfig, Failure> {
+    Ok(ServerConfig::load(&root(common), common.path(&SERVER_YAML).as_deref())?)
 }

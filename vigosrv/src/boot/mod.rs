@@ -1,0 +1,12 @@
+//! How a server starts and stops, in one readable order: configuration, lock, keys, database, policy, threads. On top of
+//! everything, imported by the binaries alone.
+
+mod backend;
+mod jobs;
+mod offline;
+mod quickstart;
+mod serve;
+
+pub use offline::{publish_failure, publish_offline};
+pub use quickstart::{Quickstart, quickstart};
+pub use serve::serve;

@@ -1,0 +1,52 @@
+//! Publishing with no server running: the same steps, under the lock of the root.
+
+use common::cli::{Exit, Failure};
+use common::rng::SystemRng;
+use common::sys::Clock;
+use serde_json::{Value, json};
+
+use crate::config::{ServerConfig, lock_root};
+use crate::keys::{Keys, Surroundings};
+use crate::publish::{self, PublishError};
+use crate::store::{OpenOptions, PublishWrite, SqliteStore, Store, Write};
+
+/// A refused publish as a failure: 78 when the policy is wrong.
+pub fn publish_failure(error: &PublishError) -> Failure {
+    let exit = match error {
+        PublishError::Invalid(_) => Exit::BadConfig,
+        PublishError::Busy(_) => Exit::TryAgain,
+        PublishError::NoStacks(_) | PublishError::File(_) | PublishError::Damaged { .. } => Exit::Failed,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+/// Publishes `stacks/` of a root without a server. The answer is the document that a server would give.
+pub fn publish_offline(config: &ServerConfig, message: &str) -> Result<Value, Failure> {
+    let _lock = lock_root(&config.root, "vigocli config publish")?;
+    let now = Clock::system().now();
+    let keys = Keys::prepare(config, &Surroundings::of_host(config, now.wall), &mut SystemRng::default())?;
+    let published = publish::publish(&config.root, None).map_err(|error| publish_failure(&error))?;
+    let (tree, summary) = (published.tree, published.changes.to_string());
+    let failed = |error: crate::store::StoreError| Failure::failed(error.to_string());
+    let opened = SqliteStore::open(&OpenOptions::new(&config.database, keys.server_id)).map_err(failed)?;
+    let mut store = opened.store;
+    let snapshot = store.load().map_err(failed)?;
+    // The tree may be live and not recorded: a crash between the two is cured by publishing again.
+    if published.unchanged && snapshot.state.published == Some(tree) {
+        store.close().map_err(failed)?;
+        return Ok(json!({"schema": 1, "changed": false, "tree": tree.to_string(), "summary": summary}));
+    }
+    let compiled = published.compiled;
+    let standing = snapshot.envoys.iter().filter(|row| row.state != common::proto::Enrolled::Revoked);
+    let changes = standing.map(|row| (row.uuid, row.bundle, compiled.bundle_for(&row.hostname)));
+    let assign: Vec<_> = changes.filter(|(_, old, new)| old != new).map(|(uuid, _, new)| (uuid, new)).collect();
+    let envoys = assign.len();
+    let author = format!("uid {}", nix::unistd::geteuid());
+    let write = PublishWrite { tree, author, message: message.into(), summary: summary.clone(), at: now.wall, assign };
+    store.apply(&[Write::Publish(Box::new(write))]).map_err(failed)?;
+    let serial = store.load().map_err(failed)?.state.version.serial;
+    store.close().map_err(failed)?;
+    Ok(json!({
+        "schema": 1, "changed": true, "tree": tree.to_string(), "serial": serial, "envoys": envoys, "summary": summary,
+    }))
+}

@@ -1,0 +1,137 @@
+//! `vigocli doctor`: looks at everything that can be looked at from outside, and says what to do. Exit codes of a monitoring
+//! plugin.
+
+use std::path::Path;
+
+use argh::{ArgsInfo, FromArgs};
+use common::cli::{Common, Exit, Failure, Style, color_wanted, paint, print};
+use common::sys::file;
+use serde_json::{Value, json};
+
+use super::http::get;
+use crate::api::TARGETS;
+use crate::publish;
+
+/// Free space below which the database will soon refuse results.
+const FREE_BYTES_MIN: u64 = 1 << 30;
+
+/// Checks configuration, keys, policy, space and the running server. Exit status: 0 good, 1 warnings, 2 errors.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "doctor", example = "{command_name} --json")]
+pub(super) struct Doctor {}
+
+struct Finding {
+    check: &'static str,
+    grade: Grade,
+    text: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Grade {
+    Good,
+    Warning,
+    Error,
+}
+
+pub(super) fn run(_: Doctor, common: &Common) -> Result<Exit, Failure> {
+    let root = super::root(common);
+    let mut findings = Vec::new();
+    let mut add = |check, grade, text: String| findings.push(Finding { check, grade, text });
+    match super::config(common) {
+        Ok(_) => add("configuration", Grade::Good, "valid".into()),
+        Err(failure) => add("configuration", Grade::Error, failure.what),
+    }
+    for name in ["secrets/.master.key", "tls/ca_key", "tls/key", "tls/identity_key", "tls/policy_key"] {
+        let path = root.join(name);
+        if !path.exists() {
+            add("keys", Grade::Error, format!("{} is missing: restore it from a backup", path.display()));
+        } else if let Err(error) = file::check_private(&path) {
+            add("keys", Grade::Error, error.to_string());
+        } else {
+            add("keys", Grade::Good, format!("{name} is there and private"));
+        }
+    }
+    match (publish::live_tree(&root), publish::validate(&root)) {
+        (Err(error), _) => add("policy", Grade::Error, error.to_string()),
+        (Ok(None), _) => {
+            add("policy", Grade::Warning, "nothing is published: envoys keep what they have; `vigocli config publish`".into());
+        }
+        (Ok(Some(live)), Ok(compiled)) if compiled.tree_hash() != live => {
+            add("policy", Grade::Warning, "stacks/ differs from what is published: `vigocli config publish`".into());
+        }
+        (Ok(Some(_)), Ok(_)) => add("policy", Grade::Good, "stacks/ is published".into()),
+        (Ok(Some(_)), Err(error)) => {
+            let first = error.to_string();
+            let first = first.lines().next().unwrap_or_default();
+            add("policy", Grade::Warning, format!("stacks/ cannot be published: {first}"));
+        }
+    }
+    let free = free_bytes(&root);
+    let grade = if free.is_some_and(|free| free < FREE_BYTES_MIN) { Grade::Warning } else { Grade::Good };
+    if let Some(free) = free {
+        add("space", grade, format!("{} free", common::units::human_bytes(free)));
+    }
+    if !TARGETS.iter().any(|(_, name)| root.join("agents").join(name).is_file()) {
+        add("agents", Grade::Warning, "no agent binary can be installed from here: `vigocli agents add FILE`".into());
+    }
+    match get(common, "/api/v1/status") {
+        Ok(status) => server(&status, &mut add),
+        Err(failure) => add("server", Grade::Warning, failure.what),
+    }
+    show(&findings, common)
+}
+
+fn server(status: &Value, add: &mut dyn FnMut(&'static str, Grade, String)) {
+    let is = |key: &str| status[key].as_bool() == Some(true);
+    if is("stepped_down") {
+        add("server", Grade::Error, "envoys have met a higher epoch: this server is read-only".into());
+    }
+    if is("disk_full") {
+        add("server", Grade::Error, "the disk is full: results stay with the agents until there is room".into());
+    }
+    if is("review") {
+        add("server", Grade::Warning, "revocations may be lost in a restore: see `vigocli events`".into());
+    }
+    let envoys = &status["envoys"];
+    add("server", Grade::Good, format!("running, {envoys} envoys, epoch {}, serial {}", status["epoch"], status["serial"]));
+    for note in status["notes"].as_array().into_iter().flatten() {
+        add("server", Grade::Warning, note.as_str().unwrap_or_default().to_string());
+    }
+}
+
+fn free_bytes(root: &Path) -> Option<u64> {
+    let stat = nix::sys::statvfs::statvfs(root).ok()?;
+    Some(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+}
+
+fn show(findings: &[Finding], common: &Common) -> Result<Exit, Failure> {
+    let word = |grade| match grade {
+        Grade::Good => "good",
+        Grade::Warning => "warning",
+        Grade::Error => "error",
+    };
+    let text = if common.json() {
+        let rows: Vec<Value> = findings
+            .iter()
+            .map(|finding| json!({"check": finding.check, "grade": word(finding.grade), "text": finding.text}))
+            .collect();
+        format!("{}\n", json!({"schema": 1, "findings": rows}))
+    } else {
+        let line = |finding: &Finding| {
+            let style = match finding.grade {
+                Grade::Good => Style::Good,
+                Grade::Warning => Style::Warning,
+                Grade::Error => Style::Bad,
+            };
+            let grade = paint(&format!("{:<8}", word(finding.grade)), style, color_wanted());
+            format!("{grade} {:<14} {}\n", finding.check, finding.text)
+        };
+        findings.iter().map(line).collect()
+    };
+    print(&text)?;
+    Ok(match findings.iter().map(|finding| finding.grade).max() {
+        Some(Grade::Error) => Exit::Other(2),
+        Some(Grade::Warning) => Exit::Other(1),
+        _ => Exit::Done,
+    })
+}
