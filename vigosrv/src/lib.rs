@@ -1,12 +1,10 @@
 //! The Vigo server: resolves policy, answers check-ins, stores runs.
+#![warn(missing_docs)]
 
-pub mod api {
-    //! The REST API; the handlers follow.
-    pub mod http;
-    mod message;
-    pub use message::{Body, Origin, Request, Respond, Response};
-}
+pub mod api;
 pub mod app;
+pub mod boot;
+pub mod cli;
 pub mod config;
 pub mod fleet;
 pub mod fuzz;

@@ -16,7 +16,7 @@ pub(super) fn health(context: &Arc<Context>, respond: Respond) {
         let uptime = context_later.backend.now().mono.since(context_later.started.mono);
         Response::json(&json!({
             "status": word(&stats),
-            "version": crate::VERSION,
+            "version": common::cli::VERSION,
             "uptime_ms": uptime,
             "role": if stats.stepped_down { "stepped-down" } else { "standalone" },
             "database": if stats.disk_full { "full" } else { "ok" },
@@ -40,7 +40,7 @@ pub(super) fn status(context: &Arc<Context>, respond: Respond) {
         Response::json(&json!({
             "schema": 1,
             "status": word(&stats),
-            "version": crate::VERSION,
+            "version": common::cli::VERSION,
             "server_id": context.trust.server_id.to_string(),
             "epoch": stats.epoch,
             "serial": stats.serial,

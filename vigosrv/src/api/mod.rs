@@ -24,7 +24,7 @@ use common::time::Now;
 use crate::app::{AdminError, AdminReply, AdminRequest};
 use crate::fleet::{Clocks, Fleet};
 use crate::policy::Compiled;
-use crate::store::Reader;
+use crate::store::read::Reader;
 
 /// How handlers reach the rest of the server.
 pub trait Backend: Send + Sync {
@@ -47,7 +47,7 @@ pub struct Context {
     /// The index.
     pub fleet: Arc<Fleet>,
     /// What is published, as compiled: a publish compares with it.
-    pub live: std::sync::Mutex<Option<Arc<Compiled>>>,
+    pub live: Arc<std::sync::Mutex<Option<Arc<Compiled>>>>,
     /// The server root.
     pub root: PathBuf,
     /// Check-in interval in milliseconds.

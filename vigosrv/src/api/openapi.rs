@@ -71,7 +71,7 @@ pub(super) fn document() -> Response {
     });
     Response::json(&json!({
         "openapi": "3.1.0",
-        "info": {"title": "Vigo", "version": crate::VERSION},
+        "info": {"title": "Vigo", "version": common::cli::VERSION},
         "paths": paths,
         "components": {"schemas": {"Error": error}, "securitySchemes": {"adminSocket": scheme}},
     }))

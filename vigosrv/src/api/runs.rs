@@ -9,7 +9,8 @@ use common::time::Wall;
 use serde_json::{Value, json};
 
 use super::{Context, Request, Respond, Response};
-use crate::store::{RecordKind, RunItem, RunQuery};
+use crate::store::RecordKind;
+use crate::store::read::{EventItem, RunItem, RunQuery};
 
 /// Rows of one answer.
 const ROWS_MAX: usize = 1_000;
@@ -119,7 +120,7 @@ pub(super) fn events(context: &Arc<Context>, request: &Request, respond: Respond
     let fleet = context.fleet.clone();
     context.read(respond, move |reader| match reader.events(None, None, limit) {
         Ok(rows) => {
-            let row = |item: &crate::store::EventItem| {
+            let row = |item: &EventItem| {
                 let event = &item.event;
                 let name = event.uuid.and_then(|uuid| fleet.with(&uuid, |entry| entry.hostname.to_string()));
                 json!({

@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `vigocli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    common::cli::main(&vigosrv::cli::PROGRAM, vigosrv::cli::run)
+}

@@ -61,7 +61,9 @@ impl Outside for Behind {
             // own mailbox.
             let mailbox = self.mailbox.clone();
             let result = Err(StoreError::Io("the writer is behind, or stopping".into()));
-            self.jobs.run(move || drop(mailbox.send(Mail::Event(Event::Written { ticket, result }))));
+            self.jobs.run(move || {
+                let _ = mailbox.send(Mail::Event(Event::Written { ticket, result }));
+            });
         }
     }
 

@@ -177,12 +177,7 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
     };
     let (api_thread, operators) = start_api(api, admin, context, api_options)?;
 
-    let running = Running {
-        pid: std::process::id(),
-        grpc: grpc_address.to_string(),
-        api: api_address.to_string(),
-        version: VERSION.into(),
-    };
+    let running = Running::now(grpc_address.to_string(), api_address.to_string());
     lock.note("vigosrv serve").map_err(|error| Failure::failed(error.to_string()))?;
     running.write(&config.root).map_err(|error| Failure::failed(error.to_string()))?;
     say(Level::Info, &format!("ready: agents on {grpc_address}, operators on {api_address}"));

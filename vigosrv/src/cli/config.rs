@@ -63,8 +63,7 @@ pub(super) fn run(verb: Config, common: &Common) -> Result<Exit, Failure> {
         ConfigVerb::Validate(_) => validate(common),
         ConfigVerb::Status(_) => status(common),
         ConfigVerb::ServerYaml(verb) => {
-            let text = crate::config::server_yaml_reference(verb.section.as_deref())
-                .map_err(|text| Failure::usage(text).hint("vigocli config server.yaml prints all sections"))?;
+            let text = crate::config::server_yaml_reference(verb.section.as_deref())?;
             print(&text).map(|()| Exit::Done)
         }
     }

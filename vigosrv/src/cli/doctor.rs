@@ -120,7 +120,7 @@ fn show(findings: &[Finding], common: &Common) -> Result<Exit, Failure> {
         let line = |finding: &Finding| {
             let style = match finding.grade {
                 Grade::Good => Style::Good,
-                Grade::Warning => Style::Warning,
+                Grade::Warning => Style::Warn,
                 Grade::Error => Style::Bad,
             };
             let grade = paint(&format!("{:<8}", word(finding.grade)), style, color_wanted());

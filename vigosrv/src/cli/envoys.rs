@@ -1,8 +1,7 @@
 //! `vigocli nodes`, `envoys ...` and `traits`.
 
 use argh::{ArgsInfo, FromArgs};
-use common::cli::{Common, Exit, Failure, Style, Table, color_wanted, print};
-use common::cli::confirm::confirm;
+use common::cli::{Common, Exit, Failure, Style, Table, color_wanted, confirm, print};
 use common::units::human_duration;
 use serde_json::{Value, json};
 
@@ -216,7 +215,7 @@ fn list(verb: &List, common: &Common) -> Result<Exit, Failure> {
         let count = |key: &str| row["counts"][key].to_string();
         let style = match row["compliance"].as_str() {
             Some("compliant") => Style::Good,
-            Some("drifted") => Style::Warning,
+            Some("drifted") => Style::Warn,
             Some("failed") => Style::Bad,
             _ => Style::Dim,
         };

@@ -16,12 +16,12 @@ const ANSWER_BYTES_MAX: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// `GET`.
-pub(super) fn get(common: &Common, path: &str) -> Result<Value, Failure> {
+pub(crate) fn get(common: &Common, path: &str) -> Result<Value, Failure> {
     ask(common, "GET", path, None)
 }
 
 /// `POST` with a JSON body.
-pub(super) fn post(common: &Common, path: &str, body: &Value) -> Result<Value, Failure> {
+pub(crate) fn post(common: &Common, path: &str, body: &Value) -> Result<Value, Failure> {
     ask(common, "POST", path, Some(body))
 }
 

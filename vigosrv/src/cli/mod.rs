@@ -9,6 +9,8 @@ mod http;
 mod runs;
 mod status;
 
+pub(crate) use http::{get, post};
+
 use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
