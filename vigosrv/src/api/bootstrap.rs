@@ -16,7 +16,8 @@ pub const TARGETS: [(&str, &str); 5] = [
 
 pub(super) fn script(context: &Context, request: &Request) -> Response {
     // The host that the caller reached us by is the one it can reach again; an odd one is not put into a script.
-    let plain = |host: &str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b));
+    let plain =
+        |host: &str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b));
     let api = if plain(&request.host) { request.host.as_str() } else { context.api_address.as_str() };
     let server = context.servers.first().map(String::as_str).unwrap_or_default();
     let text = SCRIPT.replace("@API@", api).replace("@SERVER@", server);

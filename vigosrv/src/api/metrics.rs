@@ -50,13 +50,23 @@ fn render(stats: &Stats, totals: &Totals, uptime_ms: u64, wal_bytes: u64) -> Str
     ];
     one("checkins_total", "counter", "Check-ins answered.", &checkins);
     one("runs_stored_total", "counter", "Runs acknowledged after their commit.", &[("", stats.records_stored)]);
-    one("reports_deferred_total", "counter", "Reports put off: disk full or writer behind.", &[("", stats.reports_later)]);
+    one(
+        "reports_deferred_total",
+        "counter",
+        "Reports put off: disk full or writer behind.",
+        &[("", stats.reports_later)],
+    );
     one("enrollments_total", "counter", "Envoys enrolled.", &[("", stats.enrolled)]);
     one("refusals_total", "counter", "Enrollments and authentications refused.", &[("", stats.refused)]);
     one("pending_writes", "gauge", "Writes that the core waits for.", &[("", stats.pending_writes)]);
     one("epoch", "gauge", "Epoch of this server.", &[("", stats.epoch)]);
     one("serial", "gauge", "Policy serial.", &[("", stats.serial)]);
-    one("stepped_down", "gauge", "1 when a higher epoch was met and the server is read-only.", &[("", u64::from(stats.stepped_down))]);
+    one(
+        "stepped_down",
+        "gauge",
+        "1 when a higher epoch was met and the server is read-only.",
+        &[("", u64::from(stats.stepped_down))],
+    );
     one("disk_full", "gauge", "1 while results are refused for lack of space.", &[("", u64::from(stats.disk_full))]);
     one("wal_bytes", "gauge", "Bytes of the write-ahead log.", &[("", wal_bytes)]);
     one("uptime_seconds", "gauge", "Seconds since the server started.", &[("", uptime_ms / 1_000)]);

@@ -129,11 +129,7 @@ impl Context {
     }
 
     pub(crate) fn clocks(&self) -> Clocks {
-        Clocks {
-            now: self.backend.now().mono,
-            restore_until: self.restore_until,
-            interval_ms: self.interval_ms,
-        }
+        Clocks { now: self.backend.now().mono, restore_until: self.restore_until, interval_ms: self.interval_ms }
     }
 
     /// Runs a query, or says that the server is busy.
@@ -200,10 +196,15 @@ fn not_found(request: &Request) -> Response {
 
 fn refused(error: &AdminError) -> Response {
     match error {
-        AdminError::UnknownEnvoy => Response::error(404, "unknown_envoy", "no such envoy", "`vigocli nodes` lists them"),
-        AdminError::NameTaken => {
-            Response::error(409, "name_taken", "another envoy has this host name", "rename or revoke the other one first")
+        AdminError::UnknownEnvoy => {
+            Response::error(404, "unknown_envoy", "no such envoy", "`vigocli nodes` lists them")
         }
+        AdminError::NameTaken => Response::error(
+            409,
+            "name_taken",
+            "another envoy has this host name",
+            "rename or revoke the other one first",
+        ),
         AdminError::Conflict(text) => Response::error(409, "conflict", text, ""),
         AdminError::Store(error) => Response::error(503, "store", &error.to_string(), "nothing was changed"),
         AdminError::ReadOnly => Response::error(

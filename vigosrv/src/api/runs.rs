@@ -75,7 +75,9 @@ fn document(item: &RunItem) -> Value {
             (stretch.first_wall_ms, stretch.duration_ms_sum, stretch.serial, source(stretch.source), String::new())
         }
         RecordBody::Gap(gap) => (gap.wall_ms, 0, 0, "", format!("{} {}", reason(gap.reason), gap.detail)),
-        RecordBody::Incident(incident) => (incident.wall_ms, 0, 0, "", format!("{}: {}", incident.kind, incident.detail)),
+        RecordBody::Incident(incident) => {
+            (incident.wall_ms, 0, 0, "", format!("{}: {}", incident.kind, incident.detail))
+        }
     };
     json!({
         "id": item.id, "envoy": item.envoy.to_string(), "hostname": item.hostname, "lane": item.lane.name(), "kind": kind,

@@ -75,15 +75,12 @@ pub fn quickstart(wanted: &Quickstart, common: &Common) -> Result<Exit, Failure>
     if scratch.join("server").exists() {
         return Err(Failure::failed(format!("{} was used before", scratch.display())).hint("name an empty --dir"));
     }
-    let make = |path: &Path| fs::create_dir_all(path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())));
+    let make =
+        |path: &Path| fs::create_dir_all(path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())));
     make(&scratch)?;
     let dir = scratch.canonicalize().map_err(|error| Failure::failed(error.to_string()))?;
-    let stage = Stage {
-        root: dir.join("server"),
-        envoy: find_envoy(wanted.envoy.as_deref())?,
-        dir,
-        clock: Clock::system(),
-    };
+    let stage =
+        Stage { root: dir.join("server"), envoy: find_envoy(wanted.envoy.as_deref())?, dir, clock: Clock::system() };
     make(&stage.root)?;
     make(&stage.sandbox())?;
     let outcome = stage.play(&mut tale, wanted.keep);
@@ -125,8 +122,15 @@ impl Stage {
 
         let invite = crate::cli::post(&self.common(), "/api/v1/tokens", &json!({"hostname": NAME}))?;
         let enrolled = self.agent(&[
-            "enroll", "--server", &running.grpc, "--hostname", NAME, "--token", &text(&invite, "token"),
-            "--trust-hash", &text(&invite, "trust_hash"),
+            "enroll",
+            "--server",
+            &running.grpc,
+            "--hostname",
+            NAME,
+            "--token",
+            &text(&invite, "token"),
+            "--trust-hash",
+            &text(&invite, "trust_hash"),
         ])?;
         tale.step("an envoy is enrolled, by a one-time token", &[format!("{NAME} is {}", text(&enrolled, "uuid"))])?;
 
@@ -144,7 +148,8 @@ impl Stage {
         tale.step("the server is stopped", &[])?;
 
         let victim = self.first_file()?;
-        fs::write(&victim, b"broken by hand\n").map_err(|error| Failure::failed(format!("{}: {error}", victim.display())))?;
+        fs::write(&victim, b"broken by hand\n")
+            .map_err(|error| Failure::failed(format!("{}: {error}", victim.display())))?;
         tale.step("a file is broken", &[victim.display().to_string()])?;
 
         let repaired = self.converge(&[])?;
@@ -316,7 +321,9 @@ impl Stage {
             let cached = rows.iter().any(|row| row["source"] == "cache" && row["changed"].as_u64() > Some(0));
             if cached {
                 let total: u64 = rows.iter().filter_map(|row| row["count"].as_u64()).sum();
-                return Ok(vec![format!("{total} runs in the database, the one without a server among them; {waiting} waiting")]);
+                return Ok(vec![format!(
+                    "{total} runs in the database, the one without a server among them; {waiting} waiting"
+                )]);
             }
             if self.clock.now().mono >= until {
                 return Err(Failure::failed("the queued run did not arrive"));
@@ -352,7 +359,9 @@ fn changes(run: &Value) -> Vec<String> {
     let mut lines: Vec<String> = rows
         .iter()
         .filter(|row| row["outcome"] != "ok" && row["outcome"] != "skipped")
-        .map(|row| format!("{} {} {}: {}", text(row, "outcome"), text(row, "type"), text(row, "name"), text(row, "message")))
+        .map(|row| {
+            format!("{} {} {}: {}", text(row, "outcome"), text(row, "type"), text(row, "name"), text(row, "message"))
+        })
         .collect();
     lines.push(counts(run));
     lines
@@ -392,7 +401,8 @@ fn find_envoy(named: Option<&Path>) -> Result<PathBuf, Failure> {
             return Ok(beside);
         }
     }
-    Err(Failure::failed("vigo-envoy is not here").hint("build it (`cargo build --release --bin vigo-envoy`), or name it with --envoy"))
+    Err(Failure::failed("vigo-envoy is not here")
+        .hint("build it (`cargo build --release --bin vigo-envoy`), or name it with --envoy"))
 }
 
 /// The example that is published: path below `stacks/`, content.

@@ -26,7 +26,9 @@ use crate::api::{Context, Trust};
 use crate::app::{Event, Server, ServerInit, Settings};
 use crate::config::{Running, ServerConfig, lock_root};
 use crate::keys::{Keys, Surroundings, TicketKeys, renew_leaf, ticket_keys_path};
-use crate::net::{AdminSocket, ApiLoop, ApiMail, ApiOptions, Fatal, Listener, Mail, Mailbox, NetOptions, PeerRule, Reactor};
+use crate::net::{
+    AdminSocket, ApiLoop, ApiMail, ApiOptions, Fatal, Listener, Mail, Mailbox, NetOptions, PeerRule, Reactor,
+};
 use crate::publish;
 use crate::store::{OpenOptions, RetainRule, SqliteStore, Store, Writer};
 
@@ -73,7 +75,8 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
     if opened.unclean {
         notes.push("the last shutdown was not clean; the database was checked".to_string());
     }
-    let restored = opened.restored.then(|| "this database is older than its continuity file: it was restored".to_string());
+    let restored =
+        opened.restored.then(|| "this database is older than its continuity file: it was restored".to_string());
     notes.extend(restored.clone());
     notes.iter().for_each(|note| say(Level::Warn, note));
     let compiled = match publish::load_live(&config.root) {
@@ -97,7 +100,8 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
     let tls = Tls { tickets: Arc::new(Tickets::new(&pairs(&ticket_keys))), clock: Arc::new(TlsClock::default()) };
     tls.clock.set(now.wall);
     let settings = settings(config, servers.clone());
-    let restore_until = if restored.is_some() { now.mono + config.interval_ms + limits::BACKOFF_MAX_MS } else { Mono(0) };
+    let restore_until =
+        if restored.is_some() { now.mono + config.interval_ms + limits::BACKOFF_MAX_MS } else { Mono(0) };
     let mut effects = Vec::new();
     let core = Server::new(
         ServerInit {
@@ -149,13 +153,7 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
     let _ = mailbox.set(agents.clone());
 
     let context = Arc::new(Context {
-        backend: Arc::new(Reach {
-            mailbox,
-            waiting,
-            jobs,
-            clock: clock.clone(),
-            next: AtomicU64::new(1),
-        }),
+        backend: Arc::new(Reach { mailbox, waiting, jobs, clock: clock.clone(), next: AtomicU64::new(1) }),
         fleet,
         live,
         root: config.root.clone(),
@@ -170,7 +168,10 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
     let api_options = ApiOptions {
         tls: tls.config(config, &trust.ca_pem, &[b"h2", b"http/1.1"])?,
         tls_clock: tls.clock.clone(),
-        rule: PeerRule { strangers_max: limits::UNAUTHENTICATED_PER_ADDRESS_MAX, per_second: config.limits.rate_per_address },
+        rule: PeerRule {
+            strangers_max: limits::UNAUTHENTICATED_PER_ADDRESS_MAX,
+            per_second: config.limits.rate_per_address,
+        },
         connections_max: config.limits.api_connections,
         handshake_ms: config.limits.handshake_timeout_ms,
         clock: clock.clone(),
@@ -184,7 +185,8 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
     notifier.ready("serving");
     ready(&running);
 
-    let mut house = House { config, ticket_keys, tls, ca_pem: trust.ca_pem, agents, operators, writer: &writer, at: now.mono };
+    let mut house =
+        House { config, ticket_keys, tls, ca_pem: trust.ca_pem, agents, operators, writer: &writer, at: now.mono };
     let code = house.keep(&mut signals, &notifier, &clock, &logger, &[&agents_thread.0, &api_thread.0]);
     notifier.stopping();
     say(Level::Info, "stopping");
@@ -270,11 +272,17 @@ struct Tls {
 
 impl Tls {
     /// From the files as they are now; the CA travels at the end of the chain, so that new agents can pin it.
-    fn config(&self, config: &ServerConfig, ca_pem: &str, protocols: &[&[u8]]) -> Result<Arc<rustls::ServerConfig>, Failure> {
+    fn config(
+        &self,
+        config: &ServerConfig,
+        ca_pem: &str,
+        protocols: &[&[u8]],
+    ) -> Result<Arc<rustls::ServerConfig>, Failure> {
         let read = |path: &Path| {
             let bytes = file::read_bounded(path, limits::YAML_BYTES_MAX as u64)
                 .map_err(|error| Failure::new(Exit::BadConfig, error.to_string()))?;
-            String::from_utf8(bytes).map_err(|_| Failure::new(Exit::BadConfig, format!("{} is not PEM", path.display())))
+            String::from_utf8(bytes)
+                .map_err(|_| Failure::new(Exit::BadConfig, format!("{} is not PEM", path.display())))
         };
         let chain = read(&config.tls.cert)? + "\n" + ca_pem;
         server_config(&chain, &read(&config.tls.key)?, protocols, self.tickets.clone(), self.clock.clone())
@@ -333,7 +341,9 @@ fn start_api(
     let thread = thread.map_err(|error| cannot("the operators' thread", &error))?;
     match receiver.recv() {
         Ok(mailbox) => Ok((Loop(thread), mailbox)),
-        Err(_) => Err(Loop(thread).join().err().unwrap_or_else(|| Failure::failed("the operators' loop did not start"))),
+        Err(_) => {
+            Err(Loop(thread).join().err().unwrap_or_else(|| Failure::failed("the operators' loop did not start")))
+        }
     }
 }
 

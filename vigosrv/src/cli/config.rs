@@ -89,7 +89,10 @@ fn people(answer: &Value) -> String {
         return format!("nothing has changed: {short} is published already\n");
     }
     let summary = answer["summary"].as_str().unwrap_or_default();
-    format!("published {short} as serial {}: {summary}; {} envoys get something new\n", answer["serial"], answer["envoys"])
+    format!(
+        "published {short} as serial {}: {summary}; {} envoys get something new\n",
+        answer["serial"], answer["envoys"]
+    )
 }
 
 /// A wrong policy has many errors with many lines: they go to stderr whole, and the failure says the rest in one.

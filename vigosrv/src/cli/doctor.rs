@@ -54,7 +54,11 @@ pub(super) fn run(_: Doctor, common: &Common) -> Result<Exit, Failure> {
     match (publish::live_tree(&root), publish::validate(&root)) {
         (Err(error), _) => add("policy", Grade::Error, error.to_string()),
         (Ok(None), _) => {
-            add("policy", Grade::Warning, "nothing is published: envoys keep what they have; `vigocli config publish`".into());
+            add(
+                "policy",
+                Grade::Warning,
+                "nothing is published: envoys keep what they have; `vigocli config publish`".into(),
+            );
         }
         (Ok(Some(live)), Ok(compiled)) if compiled.tree_hash() != live => {
             add("policy", Grade::Warning, "stacks/ differs from what is published: `vigocli config publish`".into());
@@ -93,7 +97,11 @@ fn server(status: &Value, add: &mut dyn FnMut(&'static str, Grade, String)) {
         add("server", Grade::Warning, "revocations may be lost in a restore: see `vigocli events`".into());
     }
     let envoys = &status["envoys"];
-    add("server", Grade::Good, format!("running, {envoys} envoys, epoch {}, serial {}", status["epoch"], status["serial"]));
+    add(
+        "server",
+        Grade::Good,
+        format!("running, {envoys} envoys, epoch {}, serial {}", status["epoch"], status["serial"]),
+    );
     for note in status["notes"].as_array().into_iter().flatten() {
         add("server", Grade::Warning, note.as_str().unwrap_or_default().to_string());
     }

@@ -135,7 +135,11 @@ struct Invite {
 
 /// Moves envoys to another server by a signed statement; without --address they learn this server's present keys.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "rebootstrap", example = "{command_name} --all --address new.example.com:1530 --ca-file ca.pem --identity-key HEX --policy-key HEX --yes")]
+#[argh(
+    subcommand,
+    name = "rebootstrap",
+    example = "{command_name} --all --address new.example.com:1530 --ca-file ca.pem --identity-key HEX --policy-key HEX --yes"
+)]
 struct Rebootstrap {
     /// host name or UUID
     #[argh(positional)]
@@ -184,9 +188,7 @@ pub(super) fn run(verb: Envoys, common: &Common) -> Result<Exit, Failure> {
             act(common, &verb.envoy, "revoke", &json!({"reason": verb.reason}), "revoked")
         }
         EnvoysVerb::Approve(verb) => act(common, &verb.envoy, "approve", &json!({}), "approved"),
-        EnvoysVerb::Rename(verb) => {
-            act(common, &verb.envoy, "rename", &json!({"hostname": verb.hostname}), "renamed")
-        }
+        EnvoysVerb::Rename(verb) => act(common, &verb.envoy, "rename", &json!({"hostname": verb.hostname}), "renamed"),
         EnvoysVerb::Invite(verb) => invite(verb, common),
         EnvoysVerb::Rebootstrap(verb) => rebootstrap(verb, common),
     }
@@ -206,10 +208,11 @@ fn list(verb: &List, common: &Common) -> Result<Exit, Failure> {
     if common.json() {
         return print(&format!("{answer}\n")).map(|()| Exit::Done);
     }
-    let mut table = Table::new(&["HOSTNAME", "STATUS", "COMPLIANCE", "LAST SEEN", "SERIAL", "CHANGED", "FAILED", "NOTE"])
-        .right(4)
-        .right(5)
-        .right(6);
+    let mut table =
+        Table::new(&["HOSTNAME", "STATUS", "COMPLIANCE", "LAST SEEN", "SERIAL", "CHANGED", "FAILED", "NOTE"])
+            .right(4)
+            .right(5)
+            .right(6);
     for row in answer["envoys"].as_array().into_iter().flatten() {
         let text = |key: &str| row[key].as_str().unwrap_or_default().to_string();
         let count = |key: &str| row["counts"][key].to_string();
@@ -353,8 +356,9 @@ fn rebootstrap(verb: Rebootstrap, common: &Common) -> Result<Exit, Failure> {
         }
     }
     if let Some(file) = verb.ca_file {
-        let pem = std::fs::read_to_string(&file)
-            .map_err(|error| Failure::failed(format!("{}: {error}", file.display())).hint("name the PEM file of the CA"))?;
+        let pem = std::fs::read_to_string(&file).map_err(|error| {
+            Failure::failed(format!("{}: {error}", file.display())).hint("name the PEM file of the CA")
+        })?;
         body["ca_pem"] = json!(pem);
     }
     let who = verb.envoy.as_deref().unwrap_or("every envoy");

@@ -22,8 +22,11 @@ use crate::config::ServerConfig;
 pub const PROGRAM: Program = Program { name: "vigocli", options: &[&ROOT, &JSON, &YES, &VERBOSE, &SERVER_YAML] };
 
 /// Another configuration file than `server.yaml` in the root.
-pub const SERVER_YAML: CommonOption =
-    CommonOption { names: &["--server-yaml"], value: Some("FILE"), help: "configuration (default server.yaml in the root)" };
+pub const SERVER_YAML: CommonOption = CommonOption {
+    names: &["--server-yaml"],
+    value: Some("FILE"),
+    help: "configuration (default server.yaml in the root)",
+};
 
 /// Administers a Vigo server: envoys, policy, runs.
 #[derive(FromArgs, ArgsInfo, Debug)]

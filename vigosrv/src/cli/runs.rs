@@ -43,7 +43,8 @@ pub(super) fn run(verb: Runs, common: &Common) -> Result<Exit, Failure> {
     if common.json() {
         return print(&format!("{answer}\n")).map(|()| Exit::Done);
     }
-    let mut table = Table::new(&["HOSTNAME", "STARTED", "KIND", "RUNS", "OK", "CHANGED", "FAILED", "SOURCE", "TOOK", "RUN"]);
+    let mut table =
+        Table::new(&["HOSTNAME", "STARTED", "KIND", "RUNS", "OK", "CHANGED", "FAILED", "SOURCE", "TOOK", "RUN"]);
     for column in [3, 4, 5, 6] {
         table = table.right(column);
     }
