@@ -14,7 +14,7 @@ fn the_quickstart_policy_is_valid_and_gives_every_host_everything() {
     let kinds: std::collections::BTreeSet<&str> =
         bundle.resources.iter().map(|resource| resource.kind.as_str()).collect();
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["directory", "exec", "file", "file_line", "symlink"]);
-    assert_eq!(bundle.resources.len(), 11);
+    assert_eq!(bundle.resources.len(), 14);
     assert_eq!(bundle.blobs.len(), 2);
     assert!(bundle.resources.iter().any(|resource| !resource.notify.is_empty()));
 }

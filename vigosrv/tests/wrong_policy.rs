@@ -107,7 +107,8 @@ fn the_table_in_the_documentation_is_that_of_the_cases() {
     let document = std::fs::read_to_string(&path).unwrap();
     let mut table = String::from("| input | what the user sees |\n|---|---|\n");
     for case in cases(&std::fs::read_to_string(golden()).unwrap()) {
-        let message = case.expected.join("<br>").replace('|', "\\|");
+        let messages: Vec<String> = messages(&case).iter().map(Error::summary).collect();
+        let message = messages.join("<br>").replace('|', "\\|");
         writeln!(table, "| {} | {message} |", case.title).unwrap();
     }
     let (before, rest) = document.split_once(BEGIN).expect("the begin marker");
