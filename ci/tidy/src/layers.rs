@@ -61,6 +61,7 @@ const COMMON: Crate = Crate {
         row("units", Kind::Core, &[]),
         row("glob", Kind::Core, &[]),
         row("outcome", Kind::Core, &[]),
+        row("deadline", Kind::Core, &["limits", "time"]),
         row("log", Kind::Core, &["time", "limits"]),
         row("redact", Kind::Core, &[]),
         row("splay", Kind::Core, &["crypto", "ids", "limits", "rng", "time"]),

@@ -83,8 +83,9 @@ pub fn test_prefixes(files: &[File]) -> Vec<String> {
     out
 }
 
-/// Whether a file is test code as a whole: an integration test, a bench, or below one of the prefixes.
+/// Whether a file is test code as a whole: an integration test, a bench, an example, or below one of the prefixes.
 pub fn is_test(file: &File, prefixes: &[String]) -> bool {
-    let placed = ["/tests/", "/benches/"].iter().any(|part| file.path.contains(part)) || file.name() == "tests.rs";
+    let placed =
+        ["/tests/", "/benches/", "/examples/"].iter().any(|part| file.path.contains(part)) || file.name() == "tests.rs";
     placed || prefixes.iter().any(|prefix| file.path.starts_with(prefix))
 }
