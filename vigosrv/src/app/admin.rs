@@ -90,7 +90,7 @@ fn decide(
             audit(server, now, &actor, "publish", &hex(&compiled.tree_hash().0), out);
             let mut assign = Vec::new();
             server.fleet.for_each(|entry| {
-                let bundle = compiled.mapping_for(&entry.hostname).map(|id| compiled.bundle(id).0);
+                let bundle = compiled.bundle_for(&entry.hostname);
                 if entry.may_connect() && bundle != entry.bundle {
                     assign.push((entry.uuid, bundle));
                 }

@@ -26,7 +26,7 @@ impl Served {
 
     /// Serves another tree. Signatures of bundles that both trees have are kept.
     pub(crate) fn replace(&mut self, compiled: Arc<Compiled>) {
-        self.signed.get_mut().retain(|hash, _| compiled.payload(hash).is_some());
+        self.signed.get_mut().retain(|hash, _| compiled.has_bundle(hash));
         self.compiled = Some(compiled);
     }
 
@@ -42,8 +42,7 @@ impl Served {
 
     /// The bundle of a host, by the first mapping that matches.
     pub fn bundle_for(&self, hostname: &str) -> Option<Hash32> {
-        let compiled = self.compiled.as_ref()?;
-        Some(compiled.bundle(compiled.mapping_for(hostname)?).0)
+        self.compiled.as_ref()?.bundle_for(hostname)
     }
 
     /// A bundle as it travels.

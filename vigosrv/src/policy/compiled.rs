@@ -139,7 +139,12 @@ impl Compiled {
         Some(self.bundles[mapping.bundle as usize].hash)
     }
 
-    /// Payload of a bundle.
+    /// Whether some mapping has that bundle.
+    pub fn has_bundle(&self, bundle: &Hash32) -> bool {
+        self.by_hash.contains_key(bundle)
+    }
+
+    /// Payload of a bundle, made anew.
     pub fn payload(&self, bundle: &Hash32) -> Option<Bytes> {
         self.encoded(bundle).map(|encoded| encoded.content.payload())
     }
