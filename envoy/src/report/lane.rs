@@ -82,6 +82,8 @@ pub struct Lane {
     pub(super) unmet_from: Option<u64>,
     /// Sequences that are another history's: skipped when the server was found to be ahead. No gap, and not lost.
     pub(super) jump: Option<(u64, u64)>,
+    /// The server's link at the end of `jump`: what comes behind it continues from there.
+    pub(super) jump_link: Hash32,
     /// (sequence, server time) of acknowledgements, oldest first: what came up to this sequence was acknowledged by then.
     pub(super) marks: VecDeque<(u64, u64)>,
     /// Bodies by first sequence: all that the disk does not have, and some that it has.
@@ -181,6 +183,7 @@ impl Lane {
             base_link: Hash32::ZERO,
             unmet_from: Some(1),
             jump: None,
+            jump_link: Hash32::ZERO,
             marks: VecDeque::new(),
             hot: BTreeMap::new(),
             hot_bytes: 0,
@@ -347,8 +350,11 @@ impl Lane {
         self.entries.iter().rev().take(n)
     }
 
-    /// Link before the entry at `position`.
-    pub(super) fn link_before(&self, position: usize) -> Hash32 {
+    /// Link before the entry at `position`, whose first sequence is `first`.
+    pub(super) fn link_before(&self, position: usize, first: u64) -> Hash32 {
+        if self.jump.is_some_and(|(_, to)| first == to + 1) {
+            return self.jump_link;
+        }
         position.checked_sub(1).and_then(|before| self.entries.get(before)).map_or(self.base_link, |e| e.last_link)
     }
 
@@ -426,15 +432,15 @@ impl Lane {
     fn meta(&self) -> Vec<u8> {
         let (from, to) = self.jump.unwrap_or((0, 0));
         let writer = Writer::new(META_VERSION).u64(self.next).hash(&self.head_link).hash(&self.base_link);
-        let writer = writer.u64(self.unmet_from.unwrap_or(0)).u64(from).u64(to);
+        let writer = writer.u64(self.unmet_from.unwrap_or(0)).u64(from).u64(to).hash(&self.jump_link);
         self.marks.iter().fold(writer, |writer, (upto, ms)| writer.u64(*upto).u64(*ms)).finish()
     }
 
     fn read_meta(&mut self, bytes: &[u8]) -> Option<()> {
         let mut reader = Reader::open(bytes, META_VERSION)?;
         let (next, head, base) = (reader.u64()?.max(1), reader.hash()?, reader.hash()?);
-        let (unmet, from, to) = (reader.u64()?, reader.u64()?, reader.u64()?);
-        (self.next, self.head_link, self.base_link) = (next, head, base);
+        let (unmet, from, to, jump_link) = (reader.u64()?, reader.u64()?, reader.u64()?, reader.hash()?);
+        (self.next, self.head_link, self.base_link, self.jump_link) = (next, head, base, jump_link);
         (self.unmet_from, self.jump) = ((unmet > 0).then_some(unmet), (from > 0).then_some((from, to)));
         while self.marks.len() < MARKS_MAX && !reader.is_empty() {
             self.marks.push_back((reader.u64()?, reader.u64()?));

@@ -68,7 +68,7 @@ impl Queue {
     pub(super) fn replace_by_gap(&mut self, id: LaneId, first: u64, wall_ms: i64) {
         let lane = &mut self.lanes[id.index()];
         let Ok(at) = lane.entries.binary_search_by_key(&first, |entry| entry.first) else { return };
-        let (previous, old) = (lane.link_before(at), lane.entries[at].clone());
+        let (previous, old) = (lane.link_before(at, first), lane.entries[at].clone());
         let span = (old.first, old.last);
         let detail = "the record cannot be read any more";
         let built = gap_record(id, span, &previous, (&old.last_link, &old.last_link), Reason::Corrupt, detail, wall_ms);
@@ -96,14 +96,16 @@ impl Lane {
             let acknowledged = self.acked;
             self.split_at(watermark);
             self.marks.retain(|(upto, _)| *upto <= watermark);
-            let lost = self.bridge(watermark, server_link, Reason::LostInRestore, wall_ms);
+            let lost = self.bridge(watermark, server_link, Reason::LostInRestore, wall_ms) + self.fill_jump(wall_ms);
             let again = self.waiting().map(|e| e.last - e.first + 1).sum::<u64>() - lost;
             return Some(format!(
                 "the server has the {name} lane up to {watermark} and once acknowledged {acknowledged}: it was restored; \
                  {again} runs are delivered again, {lost} are lost in the restore"
             ));
         }
-        let lost = self.bridge(watermark.max(self.acked), server_link, Reason::Corrupt, wall_ms);
+        let jumped = self.jump.is_some_and(|(_, to)| watermark < to);
+        let reason = if jumped { Reason::LostInRestore } else { Reason::Corrupt };
+        let lost = self.bridge(watermark.max(self.acked), server_link, reason, wall_ms);
         (lost > 0).then(|| format!("{lost} runs of the {name} lane are missing from the store; the server is told"))
     }
 
@@ -140,6 +142,26 @@ impl Lane {
         span.1 - span.0 + 1
     }
 
+    /// Sequences that only the server had, between records that it wants again: it has lost them, and so have we.
+    fn fill_jump(&mut self, wall_ms: i64) -> u64 {
+        let Some((from, to)) = self.jump else { return 0 };
+        let at = self.entries.partition_point(|entry| entry.first <= to);
+        let before = at.checked_sub(1).and_then(|before| self.entries.get(before));
+        let first = before.map_or(from, |entry| entry.last + 1);
+        // At the very front the bridge has covered it; without a record behind it the next one will show the hole.
+        if at <= self.n_acked || first > to || at == self.entries.len() {
+            return 0;
+        }
+        let previous = self.link_before(at, first);
+        let (end, detail) = (self.jump_link, "sent from memory and forgotten by this host");
+        let built = gap_record(self.id, (first, to), &previous, (&end, &end), Reason::LostInRestore, detail, wall_ms);
+        let entry = entry_of(&built, RecordClass::Gap);
+        self.waiting_bytes += u64::from(entry.bytes);
+        self.entries.insert(at, entry);
+        self.put_hot(first, built);
+        to - first + 1
+    }
+
     /// The server is ahead: go on behind it.
     fn follow(&mut self, watermark: u64, server_link: Hash32) -> Option<String> {
         let (name, top) = (self.id.name(), self.next - 1);
@@ -149,7 +171,7 @@ impl Lane {
         self.waiting_bytes -= old.iter().map(|entry| u64::from(entry.bytes)).sum::<u64>();
         self.open = None;
         self.jump = Some((self.entries.back().map_or(self.acked, |back| back.last) + 1, watermark));
-        (self.next, self.head_link) = (watermark + 1, server_link);
+        (self.next, self.head_link, self.jump_link) = (watermark + 1, server_link, server_link);
         if self.entries.len() == self.n_acked {
             self.acked = watermark;
         }

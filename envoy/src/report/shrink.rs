@@ -100,11 +100,11 @@ impl Lane {
     /// Puts a gap in the place of `entry`, or stretches the newest gap over it.
     fn swallow(&mut self, entry: Entry, joins: bool, wall_ms: i64) {
         let old = joins.then(|| self.entries.pop_back()).flatten();
-        let previous = self.link_before(self.entries.len());
         let (first, first_link) = match &old {
             Some(gap) => (gap.first, gap.gap.as_deref().copied().unwrap_or(gap.last_link)),
             None => (entry.first, entry.gap.as_deref().copied().unwrap_or(entry.last_link)),
         };
+        let previous = self.link_before(self.entries.len(), first);
         self.unstore(entry.first);
         let span = (first, entry.last);
         let links = (&first_link, &entry.last_link);
