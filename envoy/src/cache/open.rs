@@ -26,6 +26,9 @@ use super::salvage::Salvaged;
 /// Name of the lock file in the state directory.
 pub const LOCK_FILE: &str = "lock";
 
+/// Meta value with incidents, one a line, that the next process that opens the store is to tell. No name of the core's.
+const INCIDENTS_META: &str = "store.incidents";
+
 /// What to open.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -129,6 +132,15 @@ impl Store {
         matches!(self.backend, Backend::Memory(_))
     }
 
+    /// Leaves incidents for the next process that opens this store: for one that is about to end over them.
+    pub fn leave_incidents(&mut self, incidents: &[String]) {
+        let mut text = incidents.join("\n");
+        let end = (0..=text.len().min(limits::META_VALUE_BYTES_MAX)).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        // A store that takes nothing tells its own story at the next start.
+        let _ = self.commit(&[StoreOp::SetMeta(INCIDENTS_META.into(), text.into_bytes())]);
+    }
+
     /// The disk refuses: what can still be read goes on in memory.
     fn in_memory(options: &Options, mut incidents: Vec<String>, reason: String, lock: Option<Lock>) -> Store {
         incidents.push(format!("memory-only: {reason}"));
@@ -148,6 +160,12 @@ impl Store {
 impl Cache for Store {
     fn load(&mut self) -> Result<Loaded, CacheError> {
         let mut loaded = self.cache().load()?;
+        let left = loaded.meta.remove(INCIDENTS_META).unwrap_or_default();
+        if !left.is_empty() {
+            self.incidents.extend(String::from_utf8_lossy(&left).lines().map(str::to_owned));
+            // Told twice where this fails: better than never.
+            let _ = self.cache().commit(&[StoreOp::SetMeta(INCIDENTS_META.into(), Vec::new())]);
+        }
         loaded.incidents.splice(0..0, std::mem::take(&mut self.incidents));
         Ok(loaded)
     }

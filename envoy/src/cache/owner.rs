@@ -94,7 +94,8 @@ pub enum Answer {
         result: Result<(), String>,
     },
     /// After an answer with [`CacheError::Corrupt`]: the store was rebuilt, and this is what is in it now, incidents included.
-    /// What the core believes of the store must be replaced by it.
+    /// What the core believes of the store must be replaced by it. The incidents are told again by the next process that opens
+    /// the store, because the agent starts afresh over this.
     Reopened(Box<Loaded>),
 }
 
@@ -186,6 +187,8 @@ impl<F: FnMut(Answer)> Owned<F> {
         if corrupt {
             self.store.reopen(self.clock.now().wall);
             if let Ok(loaded) = self.store.load() {
+                // The loop starts afresh over it, and opens the store again.
+                self.store.leave_incidents(&loaded.incidents);
                 (self.answer)(Answer::Reopened(Box::new(loaded)));
             }
         }

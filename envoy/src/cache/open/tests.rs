@@ -205,4 +205,9 @@ fn a_store_that_breaks_while_it_is_open_is_rebuilt_in_place() {
     assert!(again.incidents[0].starts_with("moved-aside: "), "{:?}", again.incidents);
     assert_eq!(again.highest, loaded.highest);
     store.commit(&[StoreOp::SetMeta("a".into(), vec![1])]).expect("it goes on");
+    store.leave_incidents(&again.incidents);
+    drop(store);
+    assert_eq!(open(&dir).1.incidents, again.incidents, "the next process tells it");
+    let last = open(&dir).1;
+    assert_eq!((last.incidents.len(), last.meta.len()), (0, 1), "once");
 }
