@@ -30,7 +30,7 @@ use crate::net::{
     AdminSocket, ApiLoop, ApiMail, ApiOptions, Fatal, Listener, Mail, Mailbox, NetOptions, PeerRule, Reactor,
 };
 use crate::publish;
-use crate::store::{OpenOptions, RetainRule, SqliteStore, Store, Writer};
+use crate::store::{OpenOptions, RetainRule, SqliteStore, Store, Writer, check_whole};
 
 /// Descriptors wanted for a large fleet; the hard limit decides.
 const OPEN_FILES_WANTED: u64 = 1 << 20;
@@ -73,7 +73,9 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
     let snapshot = store.load().map_err(|error| Failure::failed(error.to_string()))?;
     let mut notes = Vec::new();
     if opened.unclean {
-        notes.push("the last shutdown was not clean; the database was checked".to_string());
+        let note =
+            "the last shutdown was not clean: what the server starts from is whole, the history is being checked";
+        notes.push(note.to_string());
     }
     let restored =
         opened.restored.then(|| "this database is older than its continuity file: it was restored".to_string());
@@ -129,6 +131,15 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
     })
     .map_err(|error| cannot("the writer's thread", &error))?;
     let jobs = Jobs::start(config.database.clone()).map_err(|error| cannot("the job pool", &error))?;
+    if opened.unclean {
+        // The whole file may be gigabytes: no check-in waits for it.
+        let (database, level, json) = (config.database.clone(), config.log_level, config.log_json);
+        jobs.run(move || {
+            if let Err(error) = check_whole(&database) {
+                Logger::new(level, json).line(Clock::system().now().wall, Level::Error, &error.to_string());
+            }
+        });
+    }
     let waiting = Waiting::default();
 
     let options = NetOptions {
