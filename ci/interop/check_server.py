@@ -138,8 +138,8 @@ def curl_reads_health_and_metrics(server):
     assert re.search(r"^vigo_\w+(\{.*\})? [0-9.e+]+$", metrics, re.M), metrics[:400]
     for line in metrics.splitlines():
         assert re.fullmatch(r"#.*|[a-zA-Z_:][\w:]*(\{.*\})? \S+", line), f"not Prometheus text: {line!r}"
-    missing = command("curl", "-sS", "--cacert", server.ca, "-w", "%{http_code}", base + "/no/such/page").stdout
-    assert missing.endswith("404") and '"error"' in missing, missing
+    closed = command("curl", "-sS", "--cacert", server.ca, "-w", "%{http_code}", base + "/api/v1/envoys").stdout
+    assert closed.endswith("401") and "run/admin.sock" in json.loads(closed[:-3])["error"]["hint"], closed
 
 
 @check
@@ -186,7 +186,7 @@ def sqlite3_reads_the_database_of_a_running_server(server):
 def mdb_stat_reads_the_store_of_a_stopped_agent(server):
     home = WORK / "agent"
     for part in ("sysroot", "state", "identity"):
-        (home / part).mkdir(parents=True)
+        (home / part).mkdir(parents=True, mode=0o700)
     (home / "envoy.yaml").write_text("{}\n")
     places = ["--config", home / "envoy.yaml", "--state-dir", home / "state", "--identity-dir", home / "identity"]
     line = cli("envoys", "invite").stdout

@@ -83,17 +83,26 @@ class Channel:
     def exchange(self, path, frames, **head):
         """Sends a request whose body is `frames` as they are. The first message of the answer; any other outcome is a Refused."""
         stream = self.start(path, **head)
-        for at in range(0, len(frames), 16384):
-            self.http.send_data(stream, frames[at : at + 16384])
+        early = []
+        while frames and not any(isinstance(e, (h2.events.StreamEnded, h2.events.StreamReset)) for e in early):
+            room = min(self.http.local_flow_control_window(stream), self.http.max_outbound_frame_size, len(frames))
+            if room > 0:
+                self.http.send_data(stream, frames[:room])
+                frames = frames[room:]
+                self._flush()
+            else:
+                early += self.receive()
+                self._flush()
+        if not frames:
+            self.http.end_stream(stream)
             self._flush()
-        self.http.end_stream(stream)
-        self._flush()
-        return self.answer(stream)
+        return self.answer(stream, early)
 
-    def answer(self, stream):
+    def answer(self, stream, early=()):
         body, headers = b"", {}
+        events = list(early)
         while True:
-            for event in self.receive():
+            for event in events:
                 if isinstance(event, h2.events.ConnectionTerminated):
                     raise ConnectionError(f"GOAWAY {event.error_code}")
                 if getattr(event, "stream_id", None) != stream:
@@ -104,11 +113,15 @@ class Channel:
                 elif isinstance(event, (h2.events.ResponseReceived, h2.events.TrailersReceived)):
                     headers.update(event.headers)
                 elif isinstance(event, h2.events.StreamReset):
+                    # An answer before the end of the request, and then "no error": stop sending (RFC 9113 section 8.1).
+                    if event.error_code == 0 and "grpc-status" in headers:
+                        return self.outcome(headers, body)
                     raise Refused("RST_STREAM", str(event.error_code))
                 if isinstance(event, h2.events.StreamEnded):
                     self._flush()
                     return self.outcome(headers, body)
             self._flush()
+            events = self.receive()
 
     @staticmethod
     def outcome(headers, body):
