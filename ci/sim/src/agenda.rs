@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use common::ids::Hash32;
 use common::time::Mono;
-use envoy::agent::{ControlRequest, Ticket};
+use envoy::agent::Ticket;
 
 use crate::net::{ToAgent, ToServer};
 
@@ -28,8 +28,6 @@ pub(crate) enum What {
     BlobsChecked { host: usize, incarnation: u32, ticket: Ticket, missing: Vec<common::bundle::BlobRef> },
     /// A blob is written.
     BlobWritten { host: usize, incarnation: u32, hash: Hash32 },
-    /// Somebody asks on the control socket.
-    Control { host: usize, incarnation: u32, request: ControlRequest },
     /// An agent starts; `reboot` gives it a new boot id.
     AgentStart { host: usize, reboot: bool },
     /// A message reaches the server.
