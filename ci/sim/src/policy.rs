@@ -26,7 +26,7 @@ pub(crate) fn version(n: u32) -> Arc<Compiled> {
 
 fn resource(index: u32, version: u32) -> Resource {
     // Resource 0 never changes, resource k changes with every k-th version.
-    let content = if index == 0 { 0 } else { version / index };
+    let content = version.checked_div(index).unwrap_or(0);
     Resource {
         name: format!("base.r{index}"),
         kind: "file".into(),

@@ -211,12 +211,7 @@ impl World {
     pub(crate) fn happen(&mut self, what: What) {
         match what {
             What::ServerStart => self.start_server(),
-            What::ServerTick { boot } => {
-                if boot == self.site.boot && self.site.tick_at.is_some_and(|at| at <= self.now) {
-                    self.site.tick_at = None;
-                    self.server_event(Event::Tick);
-                }
-            }
+            What::ServerTick { boot } => self.server_tick(boot),
             What::ToServer { boot, message } => self.deliver_to_server(boot, message),
             What::WriterTurn { boot } => self.writer_turn(boot),
             What::AgentStart { host, reboot } => self.start_agent(host, reboot),

@@ -25,7 +25,7 @@ use crate::config::EnvoyConfig;
 use crate::control::SOCKET;
 use crate::identity::{Enrollment, IdentityDir};
 use crate::traits::{Gatherer, Root};
-use reactor::{Inbox, Parts, Ports, Reactor, translate};
+use reactor::{Inbox, Parts, Ports, Reactor, SavePins, translate};
 use runner::{Runner, Surroundings};
 
 /// Servers whose TLS sessions are remembered.
@@ -219,7 +219,7 @@ fn start_runner(setup: &Setup, uuid: Uuid, blob_dir: &Path, inbox: Inbox) -> std
     Runner::start(around, move |event| inbox.put(event))
 }
 
-fn save_pins(identity: IdentityDir, uuid: Uuid) -> Box<dyn FnMut(&crate::agent::pins::Pins) -> Result<(), String>> {
+fn save_pins(identity: IdentityDir, uuid: Uuid) -> SavePins {
     Box::new(move |pins| {
         let enrollment = Enrollment { uuid, pins: pins.clone() };
         identity.save(&enrollment).map_err(|error| error.to_string())

@@ -89,6 +89,9 @@ impl Ports {
     }
 }
 
+/// Writes the pin file; the error is a sentence.
+pub type SavePins = Box<dyn FnMut(&crate::agent::pins::Pins) -> Result<(), String>>;
+
 /// What the loop is made from.
 pub struct Parts {
     /// Owner of the store.
@@ -98,7 +101,7 @@ pub struct Parts {
     /// TLS of the link.
     pub tls: Arc<rustls::ClientConfig>,
     /// Writes the pin file.
-    pub save_pins: Box<dyn FnMut(&crate::agent::pins::Pins) -> Result<(), String>>,
+    pub save_pins: SavePins,
     /// Reads the configuration again.
     pub reload: Box<dyn FnMut() -> Result<AgentConfig, String>>,
     /// Answers `verify`.

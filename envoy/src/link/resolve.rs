@@ -81,7 +81,7 @@ pub fn split(address: &str) -> Option<(&str, u16)> {
     }
     match address.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') && !host.is_empty() => Some((host, port.parse().ok()?)),
-        Some((host, _)) if host.is_empty() => None,
+        Some(("", _)) => None,
         // More than one colon and no brackets: a bare IPv6 address.
         Some(_) => Some((address, PORT)),
         None if address.is_empty() => None,

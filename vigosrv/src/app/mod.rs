@@ -116,10 +116,7 @@ impl Server {
         if let Some(reason) = init.restored {
             restore::begin(&mut server, init.now, reason, out);
         }
-        if server.state.interval_ms != server.settings.interval_ms {
-            let interval_ms = server.settings.interval_ms;
-            server.write(Write::SetInterval { interval_ms, at: init.now.wall }, Pending::Interval, out);
-        }
+        server.settle_interval(init.now, out);
         server.reassign_differing(init.now, out);
         server
     }
@@ -203,6 +200,14 @@ impl Server {
         }
         if !assign.is_empty() {
             self.write(Write::Assign { assign: assign.clone(), at: now.wall }, Pending::Assigned { assign }, out);
+        }
+    }
+
+    /// An interval that differs from the one that assignments were made with: everybody gets a new assignment.
+    pub(crate) fn settle_interval(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let interval_ms = self.settings.interval_ms;
+        if self.state.interval_ms != interval_ms {
+            self.write(Write::SetInterval { interval_ms, at: now.wall }, Pending::Interval, out);
         }
     }
 

@@ -87,6 +87,11 @@ pub(crate) fn on_written(
             super::admin::revoked(server, &old, out);
         }
         (Pending::Nobody, Ok(_)) => {}
+        (Pending::Assigned { .. } | Pending::Interval, Err(error)) => {
+            // A full disk: the next tick tries again, until every envoy has what the policy gives.
+            server.periodic.reassign = true;
+            log(Level::Warn, format!("assignments were not stored, to be tried again: {error}"), out);
+        }
         (Pending::Epoch, Err(error)) => {
             // The next envoy that knows more asks for it again.
             server.restore.raising = 0;

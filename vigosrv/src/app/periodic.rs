@@ -26,11 +26,19 @@ pub(crate) struct Periodic {
     slice_at: Option<Mono>,
     pushes: VecDeque<Uuid>,
     farewells: VecDeque<super::ConnId>,
+    /// Assignments could not be stored: to be tried again.
+    pub reassign: bool,
 }
 
 impl Periodic {
     pub fn new(now: Mono) -> Periodic {
-        Periodic { flush_at: now + FLUSH_MS, slice_at: None, pushes: VecDeque::new(), farewells: VecDeque::new() }
+        Periodic {
+            flush_at: now + FLUSH_MS,
+            slice_at: None,
+            pushes: VecDeque::new(),
+            farewells: VecDeque::new(),
+            reassign: false,
+        }
     }
 
     pub fn next_deadline(&self) -> Mono {
@@ -51,6 +59,10 @@ pub(crate) fn on_tick(server: &mut Server, now: Now, out: &mut Vec<Effect>) {
     }
     if server.periodic.flush_at <= now.mono {
         server.periodic.flush_at = now.mono + FLUSH_MS;
+        if std::mem::take(&mut server.periodic.reassign) {
+            server.settle_interval(now, out);
+            server.reassign_differing(now, out);
+        }
         flush(server, out);
         super::restore::on_tick(server, now, out);
     }

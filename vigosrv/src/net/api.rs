@@ -403,7 +403,7 @@ impl<H: ApiHandler> ApiLoop<H> {
         }
         let Some(conn) = self.conns.at(index) else { return };
         match driven {
-            Err(_) => return self.close(index),
+            Err(_) => self.close(index),
             Ok(Driven::WantsTurn) => self.queue(index),
             Ok(Driven::Idle) => {
                 let at = match &conn.wire {

@@ -78,7 +78,7 @@ impl World {
             AgentEffect::Disconnect { link } => {
                 if let Some(conn) = self.net.of_link(index, incarnation, link) {
                     // What was sent before is still delivered: the connection is closed behind it.
-                    self.to_server(conn, ToServer::Disconnected { conn });
+                    self.send_server(conn, ToServer::Disconnected { conn });
                     self.net.conns.remove(&conn);
                 }
             }
@@ -169,7 +169,7 @@ impl World {
         let stream = known.next_stream;
         known.next_stream += 2;
         known.calls.insert(stream, (call, method));
-        self.to_server(conn, ToServer::Request { call: CallId { conn, stream }, method, body });
+        self.send_server(conn, ToServer::Request { call: CallId { conn, stream }, method, body });
     }
 
     pub(crate) fn deliver_to_agent(&mut self, host: usize, incarnation: u32, message: ToAgent) {

@@ -22,7 +22,7 @@ impl World {
         let stream = known.next_stream;
         known.next_stream += 2;
         known.calls.insert(stream, (AgentCall(u64::from(stream)), method));
-        self.to_server(conn, ToServer::Request { call: CallId { conn, stream }, method, body: body.into() });
+        self.send_server(conn, ToServer::Request { call: CallId { conn, stream }, method, body: body.into() });
     }
 
     pub(crate) fn enroll_reply(&mut self, index: usize, message: ToAgent) {

@@ -3,6 +3,20 @@
 use super::*;
 
 impl World {
+    pub(crate) fn server_tick(&mut self, boot: u32) {
+        if boot != self.site.boot || self.site.tick_at.is_none_or(|at| at > self.now) {
+            return;
+        }
+        self.site.tick_at = None;
+        // A copy that nobody announced, from before an epoch was raised, is read-only by the rules: the operator sees it and
+        // says that this is the server to go on with.
+        if self.healing && self.site.server.as_ref().is_some_and(|server| server.stepped_down()) {
+            self.site.restored = Some("the operator promotes this server".into());
+            return self.crash_server(true);
+        }
+        self.server_event(Event::Tick);
+    }
+
     pub(crate) fn start_server(&mut self) {
         if self.site.server.is_some() {
             return;
@@ -47,14 +61,14 @@ impl World {
             Effect::Reply { call, body } => {
                 self.note_later(call, &body);
                 let body = self.twist_reply(call, body);
-                self.to_agent(call.conn, call.stream, |conn, call| ToAgent::Reply { conn, call, result: Ok(body) });
+                self.send_agent(call.conn, call.stream, |conn, call| ToAgent::Reply { conn, call, result: Ok(body) });
             }
             Effect::Fail { call, code, message } => {
                 self.trace(|| format!("server fails {call:?}: {code:?} {message}"));
                 let streaming = self.net.conns.get(&call.conn).and_then(|conn| conn.calls.get(&call.stream));
                 let streaming = matches!(streaming, Some((_, Method::Watch | Method::FetchBlob)));
                 let result = (code, message);
-                self.to_agent(call.conn, call.stream, |conn, call| {
+                self.send_agent(call.conn, call.stream, |conn, call| {
                     if streaming {
                         ToAgent::End { conn, call, result: Err(result) }
                     } else {
@@ -63,12 +77,12 @@ impl World {
                 });
             }
             Effect::Item { call, body } => {
-                self.to_agent(call.conn, call.stream, |conn, call| ToAgent::Item { conn, call, body });
+                self.send_agent(call.conn, call.stream, |conn, call| ToAgent::Item { conn, call, body });
                 let message = ToServer::StreamReady { call };
                 self.agenda.at(self.now + 3, What::ToServer { boot: self.site.boot, message });
             }
             Effect::End { call } => {
-                self.to_agent(call.conn, call.stream, |conn, call| ToAgent::End { conn, call, result: Ok(()) });
+                self.send_agent(call.conn, call.stream, |conn, call| ToAgent::End { conn, call, result: Ok(()) });
             }
             Effect::Close { conn, .. } => self.break_conn(conn),
             Effect::Write { ticket, write } => {

@@ -14,7 +14,7 @@ impl World {
         })
     }
 
-    pub(crate) fn to_agent(&mut self, conn: ConnId, stream: u32, make: impl FnOnce(ConnId, AgentCall) -> ToAgent) {
+    pub(crate) fn send_agent(&mut self, conn: ConnId, stream: u32, make: impl FnOnce(ConnId, AgentCall) -> ToAgent) {
         let Some(host) = self.host_of(conn) else { return };
         let latency = self.latency(host);
         let Some(known) = self.net.conns.get_mut(&conn) else { return };
@@ -26,7 +26,7 @@ impl World {
         self.agenda.at(when, What::ToAgent { host, incarnation, message });
     }
 
-    pub(crate) fn to_server(&mut self, conn: ConnId, message: ToServer) {
+    pub(crate) fn send_server(&mut self, conn: ConnId, message: ToServer) {
         let Some(host) = self.host_of(conn) else { return };
         let latency = self.latency(host);
         let Some(known) = self.net.conns.get_mut(&conn) else { return };
@@ -55,7 +55,7 @@ impl World {
         let mut exporter = [0; 32];
         self.rng.fill(&mut exporter);
         let conn = self.net.open(peer, self.site.boot, exporter, self.now);
-        self.to_server(conn, ToServer::Connected { conn });
+        self.send_server(conn, ToServer::Connected { conn });
         let latency = 2 * self.latency(host);
         if let Some(known) = self.net.conns.get_mut(&conn) {
             known.busy_down = known.busy_up.max(self.now + latency);
