@@ -44,21 +44,23 @@ pub(super) fn publish(context: &Arc<Context>, request: &Request, respond: Respon
     let message = body["message"].as_str().unwrap_or_default().to_string();
     let (actor, root, later) = (request.actor(), context.root.clone(), context.clone());
     context.job(respond, move |respond| {
-        // Held from the disk to the core: two publishes are served in the order in which they were written.
-        let mut live = later.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = later.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let published = match publish::publish(&root, live.as_deref()) {
             Ok(published) => published,
             Err(error) => return respond(invalid(&error)),
         };
         let (tree, summary) = (published.tree, published.changes.to_string());
-        if published.unchanged {
+        // What the disk has and the core has not (its record was refused) is published again.
+        if published.unchanged && live.is_some_and(|live| live.tree_hash() == tree) {
             let answer = json!({"schema": 1, "changed": false, "tree": tree.to_string(), "summary": summary});
             return respond(Response::json(&answer));
         }
         let compiled = published.compiled;
-        *live = Some(compiled.clone());
+        let served = later.clone();
+        let current = compiled.clone();
         let request = AdminRequest::Published { compiled, actor, message, summary: summary.clone() };
         later.core(request, respond, move |reply| {
+            *served.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
             let (serial, envoys) = match reply {
                 AdminReply::Published { serial, envoys } => (serial, envoys),
                 _ => (0, 0),

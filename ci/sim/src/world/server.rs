@@ -108,8 +108,11 @@ impl World {
                 self.server_event(Event::BlobRead { ticket, result: Err("no blobs here".into()) });
             }
             Effect::AdminReply { result, .. } => {
+                // The operator of this fleet does one thing, and does it again until it works.
                 if let Err(error) = result {
                     self.trace(|| format!("operator is refused: {error:?}"));
+                    let version = self.versions;
+                    self.agenda.at(self.now + 10_000, What::Publish { version });
                 }
             }
             Effect::Trust { .. } => {}
