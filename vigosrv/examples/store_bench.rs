@@ -1,6 +1,7 @@
 //! Measures the database: durable results a second, and the start with a large fleet.
 //!
 //! `cargo run --release -p vigosrv --example store_bench -- [DIR [ENVOYS [results|start]]]`
+#![allow(clippy::disallowed_methods, reason = "a measuring program reads clocks")]
 
 use std::path::PathBuf;
 use std::sync::mpsc;
