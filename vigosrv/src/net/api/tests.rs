@@ -72,7 +72,7 @@ fn start() -> Running {
     let file = dir.path().join("file");
     let content: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
     std::fs::write(&file, content).unwrap();
-    let (send, parts) = std::sync::mpsc::channel();
+    let (send, parts) = std::sync::mpsc::sync_channel(1 << 16);
     let thread = std::thread::spawn(move || {
         let (api, mailbox) = ApiLoop::new(listener, Some(socket), Routes { file }, options).unwrap();
         send.send(mailbox).unwrap();

@@ -121,7 +121,7 @@ fn a_full_disk_refuses_results_keeps_what_was_acknowledged_and_recovers_by_itsel
     assert_eq!(refused, StoreError::Full);
     assert!(acknowledged > 10);
     // What cannot wait still goes, through the writer.
-    let (sender, receiver) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1 << 16);
     let full = std::fs::File::create(disk.path().join("filler")).unwrap();
     let filler = std::io::copy(&mut std::io::repeat(1), &mut { full });
     assert!(filler.is_err());
