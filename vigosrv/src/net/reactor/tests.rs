@@ -90,7 +90,7 @@ fn start(change: impl FnOnce(&mut NetOptions)) -> Running {
         clock: Clock::system(),
     };
     change(&mut options);
-    let (sender, log) = std::sync::mpsc::sync_channel(64);
+    let (sender, log) = std::sync::mpsc::sync_channel(1 << 16);
     let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = listener.address().unwrap();
     let (send_parts, parts) = std::sync::mpsc::sync_channel(64);
