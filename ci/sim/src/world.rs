@@ -8,6 +8,7 @@ mod transport;
 
 use std::collections::BTreeSet;
 
+use common::chain::Lane;
 use common::crypto::{Context, enroll_transcript, hello_hash};
 use common::ids::{Hash32, Uuid};
 use common::proto::{Code, Message, method, wire};

@@ -80,6 +80,8 @@ pub struct Lane {
     /// From this sequence on nothing was ever sent: records may be numbered anew when the server turns out to be ahead.
     /// `None` once this process has met a server.
     pub(super) unmet_from: Option<u64>,
+    /// Watermark of the server at the last first words: up to here it may have records by other boundaries than ours.
+    pub(super) met: u64,
     /// Sequences that are another history's: skipped when the server was found to be ahead. No gap, and not lost.
     pub(super) jump: Option<(u64, u64)>,
     /// The server's link at the end of `jump`: what comes behind it continues from there.
@@ -182,6 +184,7 @@ impl Lane {
             head_link: Hash32::ZERO,
             base_link: Hash32::ZERO,
             unmet_from: Some(1),
+            met: 0,
             jump: None,
             jump_link: Hash32::ZERO,
             marks: VecDeque::new(),
@@ -325,6 +328,11 @@ impl Lane {
     /// The entries that wait.
     pub fn waiting(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().skip(self.n_acked)
+    }
+
+    /// Whether a server may have this record; what it certainly does not have may be numbered anew.
+    pub(super) fn may_have_been_sent(&self, entry: &Entry) -> bool {
+        entry.sealed && self.unmet_from.is_none_or(|from| entry.first < from)
     }
 
     /// The disk has nothing that waits, in this form or an older one: a crash forgets all of it together.

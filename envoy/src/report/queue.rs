@@ -199,7 +199,7 @@ impl Queue {
         for (lane, n) in self.lanes.iter_mut().zip(std::mem::take(&mut self.in_flight)) {
             let watermark = watermarks[lane.id.index()];
             let sent = lane.entries.iter().skip(lane.n_acked).take(n);
-            if let Some(last) = sent.map(|entry| entry.last).take_while(|last| *last <= watermark).last() {
+            if let Some(last) = sent.map(|entry| entry.last).take_while(|last| *last <= watermark).max() {
                 lane.ack(last, server_ms);
                 lane.prune(limits::RETAINED_BYTES_MAX, server_ms);
                 progress = true;

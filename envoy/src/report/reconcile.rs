@@ -16,8 +16,9 @@
 
 use common::chain::{Lane as LaneId, link};
 use common::ids::Hash32;
-use common::proto::wire;
 use common::proto::wire::gap::Reason;
+use common::proto::wire::record::Body;
+use common::proto::{Message, wire};
 
 use super::lane::{Entry, Lane, entry_of, gap_record};
 use super::queue::Queue;
@@ -39,10 +40,12 @@ impl Queue {
         self.lanes.iter().find_map(|lane| {
             let from = lane.unsent_from();
             let (watermark, link) = (standing.watermarks[lane.id.index()], standing.links[lane.id.index()]);
-            if watermark < from || watermark <= lane.acked || lane.has_link(watermark, &link) {
+            if watermark <= lane.acked || lane.has_link(watermark, &link) {
                 return None;
             }
-            let cold = |entry: &&Entry| entry.first >= from && !lane.hot.contains_key(&entry.first);
+            let anew = |entry: &Entry| watermark >= from && entry.first >= from;
+            let clipped = |entry: &Entry| (entry.first..entry.last).contains(&watermark) && is_gap(entry);
+            let cold = |entry: &&Entry| (anew(entry) || clipped(entry)) && !lane.hot.contains_key(&entry.first);
             lane.waiting().find(cold).map(|entry| (lane.id, entry.first))
         })
     }
@@ -89,12 +92,20 @@ impl Lane {
         if watermark > self.acked && watermark < self.next && self.has_link(watermark, &server_link) {
             self.ack(watermark, server_ms);
         }
-        if watermark > self.acked && watermark >= self.unsent_from() {
-            return self.follow(watermark, server_link);
+        self.met = watermark;
+        if watermark > self.acked {
+            self.clip_gaps(watermark, &server_link);
+            if watermark >= self.unsent_from() {
+                return self.follow(watermark, server_link);
+            }
+            if self.waiting().next().is_some_and(|entry| entry.first > watermark) {
+                self.ack(watermark, server_ms);
+            }
         }
         if watermark < self.acked {
             let acknowledged = self.acked;
             self.split_at(watermark);
+            self.clip_gaps(watermark, &server_link);
             self.marks.retain(|(upto, _)| *upto <= watermark);
             let lost = self.bridge(watermark, server_link, Reason::LostInRestore, wall_ms) + self.fill_jump(wall_ms);
             let again = self.waiting().map(|e| e.last - e.first + 1).sum::<u64>() - lost;
@@ -113,6 +124,36 @@ impl Lane {
     fn has_link(&self, sequence: u64, server_link: &Hash32) -> bool {
         let at = self.entries.binary_search_by_key(&sequence, |entry| entry.last).ok();
         at.is_some_and(|at| self.entries[at].last_link == *server_link)
+    }
+
+    /// A gap says that runs are lost. Those that the server has are not: only the rest is still told, as a gap that follows
+    /// what the server has. Boundaries of gaps move when they are joined, so the server would not know it again otherwise.
+    fn clip_gaps(&mut self, watermark: u64, server_link: &Hash32) {
+        let unsent = self.unsent_from();
+        let mut at = self.n_acked;
+        while let Some(entry) = self.entries.get(at).filter(|entry| entry.first <= watermark && entry.first < unsent) {
+            if !is_gap(entry) {
+                at += 1;
+                continue;
+            }
+            let Some(old) = self.entries.remove(at) else { return };
+            let told = self.hot.get(&old.first).and_then(gap_of).unwrap_or_default();
+            self.waiting_bytes -= u64::from(old.bytes);
+            self.unstore(old.first);
+            if old.last > watermark {
+                let span = (watermark + 1, old.last);
+                let previous = if *server_link == Hash32::ZERO { self.link_before(at, span.0) } else { *server_link };
+                let first_link = if span.0 == span.1 { old.last_link } else { Hash32::ZERO };
+                let reason = Reason::try_from(told.reason).unwrap_or(Reason::Corrupt);
+                let links = (&first_link, &old.last_link);
+                let built = gap_record(self.id, span, &previous, links, reason, &told.detail, told.wall_ms);
+                let entry = Entry { sealed: old.sealed, ..entry_of(&built, RecordClass::Gap) };
+                self.waiting_bytes += u64::from(entry.bytes);
+                self.entries.insert(at, entry);
+                self.put_hot(span.0, built);
+            }
+            self.meta_dirty = true;
+        }
     }
 
     /// First sequence of what was certainly never sent: the newest records, up to the first that may have been.
@@ -212,5 +253,16 @@ impl Lane {
         (self.next, self.head_link) = (span.1 + 1, entry.last_link);
         self.push_entry(entry);
         self.put_hot(span.0, built);
+    }
+}
+
+fn is_gap(entry: &Entry) -> bool {
+    entry.class == RecordClass::Gap
+}
+
+fn gap_of(record: &wire::Record) -> Option<wire::Gap> {
+    match record.body.as_ref()? {
+        Body::Gap(bytes) => wire::Gap::decode(&bytes[..]).ok(),
+        _ => None,
     }
 }

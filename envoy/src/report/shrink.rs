@@ -86,7 +86,7 @@ impl Lane {
                 continue;
             }
             // A victim, or a gap that may be joined to the one before it.
-            let joins = self.entries.len() > keep && self.entries.back().is_some_and(|back| back.gap.is_some());
+            let joins = self.entries.len() > keep && self.entries.back().is_some_and(|back| self.joins(back, &entry));
             if !victim && !joins {
                 self.entries.push_back(entry);
                 continue;
@@ -95,6 +95,13 @@ impl Lane {
         }
         self.waiting_bytes = self.waiting().map(|entry| u64::from(entry.bytes)).sum();
         dropped
+    }
+
+    /// Whether a gap may grow over `entry`: what the server may have by its own boundaries stays apart from what it cannot have,
+    /// or the whole could neither be acknowledged nor numbered anew.
+    fn joins(&self, gap: &Entry, entry: &Entry) -> bool {
+        let adjacent = gap.last + 1 == entry.first && gap.first > self.met;
+        gap.gap.is_some() && adjacent && self.may_have_been_sent(gap) == self.may_have_been_sent(entry)
     }
 
     /// Puts a gap in the place of `entry`, or stretches the newest gap over it.
@@ -110,7 +117,9 @@ impl Lane {
         let links = (&first_link, &entry.last_link);
         let detail = "the queue was full";
         let built = gap_record(self.id, span, &previous, links, Reason::QueueFull, detail, wall_ms);
-        let gap = Entry { gap: Some(Box::new(first_link)), ..entry_of(&built, RecordClass::Gap) };
+        // What was sent before it became a gap stays what it is in one respect: the server may have it.
+        let sealed = entry.sealed || old.is_some_and(|gap| gap.sealed);
+        let gap = Entry { gap: Some(Box::new(first_link)), sealed, ..entry_of(&built, RecordClass::Gap) };
         self.entries.push_back(gap);
         self.put_hot(first, built);
     }

@@ -162,6 +162,9 @@ impl World {
             return self.violation(format!("agent {index} calls {path}"));
         };
         let Some(conn) = self.net.of_link(index, incarnation, link) else { return };
+        if method == Method::Report {
+            self.trace(|| format!("agent {index} sends {}", describe_report(&body)));
+        }
         if self.config.bug == Some(Bug::DeleteBeforeAck) && method == Method::Report {
             self.delete_sent(index, &body);
         }
@@ -195,6 +198,7 @@ impl World {
             ToAgent::ConnectFailed { link } => AgentEvent::ConnectFailed { link, reason: "refused".into() },
             ToAgent::Disconnected { link } => AgentEvent::Disconnected { link, reason: "reset".into() },
             ToAgent::Reply { conn, call, result } => {
+                self.trace(|| format!("agent {host} is answered {}", describe_answer(&result)));
                 let Some(known) = self.net.conns.get_mut(&conn) else { return };
                 let before = known.calls.len();
                 known.calls.retain(|_, (waiting, _)| *waiting != call);
@@ -252,6 +256,7 @@ impl World {
                 } else {
                     self.hosts[index].commit(&ops)
                 };
+                self.trace(|| format!("agent {index} stores {}: {result:?}", describe_ops(&ops)));
                 if std::mem::take(&mut self.hosts[index].lose_ack) {
                     self.outcome.happened.insert(Kind::LostAcknowledgement);
                     return self.kill_agent(index, false);
@@ -285,4 +290,47 @@ impl World {
             tree("vigo", serde_json::json!({"host": name}), false),
         ]
     }
+}
+
+fn describe_record(record: &wire::Record) -> String {
+    use wire::record::Body;
+    let lane = u32::try_from(record.lane).ok().and_then(Lane::from_u32).map_or("no lane", Lane::name);
+    let what = match &record.body {
+        Some(Body::Run(_)) => "run",
+        Some(Body::Stretch(_)) => "stretch",
+        Some(Body::Gap(_)) => "gap",
+        Some(Body::Incident(_)) => "incident",
+        None => "nothing",
+    };
+    let link = |bytes: &[u8]| bytes.iter().take(2).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (first, last) = (record.first_sequence, record.last_sequence);
+    format!("{what} {lane} {first}..={last} {}>{}", link(&record.previous_link), link(&record.last_link))
+}
+
+fn describe_report(body: &[u8]) -> String {
+    let records = wire::ReportRequest::decode(body).map(|request| request.records).unwrap_or_default();
+    records.iter().map(describe_record).collect::<Vec<_>>().join(", ")
+}
+
+/// Where a reply is no answer to a `Report`, its numbers mean nothing.
+fn describe_answer(result: &Result<bytes::Bytes, (Code, String)>) -> String {
+    match result.as_ref().map(|body| wire::ReportReply::decode(&body[..])) {
+        Ok(Ok(reply)) => {
+            let (urgent, routine, ms) = (reply.watermark_urgent, reply.watermark_routine, reply.retry_after_ms);
+            format!("watermarks {urgent} {routine}, again in {ms} ms")
+        }
+        Ok(Err(_)) => "something else".into(),
+        Err((code, text)) => format!("{code:?}: {text}"),
+    }
+}
+
+fn describe_ops(ops: &[StoreOp]) -> String {
+    let one = |op: &StoreOp| match op {
+        StoreOp::PutRecord(put) => format!("+ {}", describe_record(&put.record)),
+        StoreOp::DeleteRecords { lane, firsts } => format!("- {} {firsts:?}", lane.name()),
+        StoreOp::SetMeta(name, _) => name.clone(),
+        StoreOp::SetTrait(name, _) => format!("trait {name}"),
+        StoreOp::PutSlot { .. } => "slot".into(),
+    };
+    ops.iter().map(one).collect::<Vec<_>>().join(", ")
 }
