@@ -1,0 +1,197 @@
+//! A server on loopback and agents enrolled with it, all real processes, each in a directory of its own.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::process::{Process, binary, document, wait_until};
+
+/// A server: its root, its fixed port, and its process while it runs.
+#[derive(Debug)]
+pub struct Server {
+    /// `--root`.
+    pub root: PathBuf,
+    /// Where agents connect: the same over restarts, because they remember it.
+    pub port: u16,
+    program: PathBuf,
+    process: Option<Process>,
+}
+
+impl Server {
+    /// A root in `dir` with this policy (paths below `stacks/`), published. `settings` are lines for `server.yaml` beyond the
+    /// listeners. Nothing runs yet.
+    pub fn new(dir: &Path, settings: &str, policy: &[(&str, &str)]) -> Server {
+        Server::with_program(dir, settings, policy, binary("vigosrv"))
+    }
+
+    /// The same with a binary from elsewhere; `vigocli` is beside it.
+    pub fn with_program(dir: &Path, settings: &str, policy: &[(&str, &str)], program: PathBuf) -> Server {
+        let root = dir.join("server");
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+        let yaml = format!(
+            "server:\n  grpc_listen: \"127.0.0.1:{port}\"\n  api_listen: \"127.0.0.1:0\"\n  hostname: localhost\n{settings}\n"
+        );
+        put(&root.join("server.yaml"), &yaml);
+        let server = Server { root, port, program, process: None };
+        server.publish(policy);
+        server
+    }
+
+    /// Writes policy and publishes it, with the server running or not.
+    pub fn publish(&self, policy: &[(&str, &str)]) {
+        for (name, text) in policy {
+            put(&self.root.join("stacks").join(name), text);
+        }
+        self.cli(&["config", "publish", "--message", "test"]);
+    }
+
+    /// Starts it and waits until it says that it is ready.
+    pub fn start(&mut self) {
+        let ready = self.root.join("run/vigosrv.json");
+        let _ = fs::remove_file(&ready);
+        let log = fs::File::options().create(true).append(true).open(self.root.join("log.txt")).expect("a log");
+        let mut command = Command::new(&self.program);
+        command.args(["serve", "--root"]).arg(&self.root).stdout(log.try_clone().expect("a handle")).stderr(log);
+        let mut process = Process::start(&mut command);
+        wait_until("the server to be ready", || {
+            assert!(!process.ended(), "the server ended: {}", self.log());
+            ready.exists().then_some(())
+        });
+        self.process = Some(process);
+    }
+
+    /// TERM.
+    pub fn stop(&mut self) {
+        self.process.take().expect("it runs").stop();
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.root.join("log.txt")).unwrap_or_default()
+    }
+
+    /// `vigocli`; panics where it fails.
+    pub fn cli(&self, words: &[&str]) -> Value {
+        let output = Command::new(self.program.with_file_name("vigocli"))
+            .args(words)
+            .args(["--json", "--root"])
+            .arg(&self.root)
+            .output()
+            .expect("vigocli starts");
+        assert!(output.status.success(), "vigocli {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        document(&output)
+    }
+}
+
+/// An agent: its directory, and its daemon while it runs.
+#[derive(Debug)]
+pub struct Envoy {
+    /// Holds `envoy.yaml`, `state`, `identity`, `root` (the sandbox) and `log.txt`.
+    pub dir: PathBuf,
+    /// Its test clock for the next process; empty for the host's. See `common::sys::TestClock`.
+    pub clock: String,
+    program: PathBuf,
+    daemon: Option<Process>,
+}
+
+impl Envoy {
+    /// In a directory of its own, not enrolled.
+    pub fn new(dir: &Path) -> Envoy {
+        Envoy::with_program(dir, binary("vigo-envoy"))
+    }
+
+    /// The same with a binary from elsewhere.
+    pub fn with_program(dir: &Path, program: PathBuf) -> Envoy {
+        fs::create_dir_all(dir.join("root")).expect("a sandbox");
+        put(
+            &dir.join("envoy.yaml"),
+            "state_dir: state\nidentity_dir: identity\nsysroot: root\ntest_clock: allow\n",
+        );
+        Envoy { dir: dir.to_owned(), clock: String::new(), program, daemon: None }
+    }
+
+    /// Enrolls with a running server by a one-time token, under this name.
+    pub fn enroll(&self, server: &Server, hostname: &str) {
+        let invite = server.cli(&["envoys", "invite", "--hostname", hostname]);
+        let text = |key: &str| invite[key].as_str().unwrap_or_default().to_string();
+        let address = format!("127.0.0.1:{}", server.port);
+        self.ask(&[
+            "enroll",
+            "--server",
+            &address,
+            "--hostname",
+            hostname,
+            "--token",
+            &text("token"),
+            "--trust-hash",
+            &text("trust_hash"),
+        ]);
+    }
+
+    /// A command with this agent's configuration and clock.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(words).arg("--config").arg(self.dir.join("envoy.yaml"));
+        if !self.clock.is_empty() {
+            command.env("VIGO_TEST_CLOCK", &self.clock);
+        }
+        command
+    }
+
+    /// The answer of a verb as JSON, whatever its exit code; panics where there is none.
+    pub fn ask(&self, words: &[&str]) -> Value {
+        document(&self.command(words).arg("--json").output().expect("vigo-envoy starts"))
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start(&mut self) {
+        let log = fs::File::options().create(true).append(true).open(self.dir.join("log.txt")).expect("a log");
+        let mut command = self.command(&["daemon"]);
+        command.stdout(log.try_clone().expect("a handle")).stderr(log);
+        let mut process = Process::start(&mut command);
+        let socket = self.dir.join("state/control.sock");
+        wait_until("the agent to be ready", || {
+            assert!(!process.ended(), "the agent ended: {}", self.log());
+            std::os::unix::net::UnixStream::connect(&socket).is_ok().then_some(())
+        });
+        self.daemon = Some(process);
+    }
+
+    /// The daemon's process id.
+    pub fn id(&self) -> u32 {
+        self.daemon.as_ref().map(Process::id).expect("it runs")
+    }
+
+    /// TERM.
+    pub fn stop(&mut self) {
+        self.daemon.take().expect("it runs").stop();
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.daemon.take().expect("it runs").kill();
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log.txt")).unwrap_or_default()
+    }
+
+    /// A path in its sandbox.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.dir.join("root").join(path.trim_start_matches('/'))
+    }
+}
+
+fn put(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder");
+    fs::write(path, text).expect("a file");
+}
