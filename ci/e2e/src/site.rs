@@ -111,10 +111,7 @@ impl Envoy {
     /// The same with a binary from elsewhere.
     pub fn with_program(dir: &Path, program: PathBuf) -> Envoy {
         fs::create_dir_all(dir.join("root")).expect("a sandbox");
-        put(
-            &dir.join("envoy.yaml"),
-            "state_dir: state\nidentity_dir: identity\nsysroot: root\ntest_clock: allow\n",
-        );
+        put(&dir.join("envoy.yaml"), "state_dir: state\nidentity_dir: identity\nsysroot: root\ntest_clock: allow\n");
         Envoy { dir: dir.to_owned(), clock: String::new(), program, daemon: None }
     }
 
