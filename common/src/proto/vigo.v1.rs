@@ -718,6 +718,8 @@ pub mod gap {
         QueueFull = 1,
         LostInRestore = 2,
         Corrupt = 3,
+        /// A server refused the record itself, by that the whole report it was in; `detail` has its words.
+        Refused = 4,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -730,6 +732,7 @@ pub mod gap {
                 Self::QueueFull => "QUEUE_FULL",
                 Self::LostInRestore => "LOST_IN_RESTORE",
                 Self::Corrupt => "CORRUPT",
+                Self::Refused => "REFUSED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -739,6 +742,7 @@ pub mod gap {
                 "QUEUE_FULL" => Some(Self::QueueFull),
                 "LOST_IN_RESTORE" => Some(Self::LostInRestore),
                 "CORRUPT" => Some(Self::Corrupt),
+                "REFUSED" => Some(Self::Refused),
                 _ => None,
             }
         }

@@ -27,6 +27,7 @@ use super::moves::Trial;
 use super::notes::Notes;
 use super::persist::Persist;
 use super::pins::Pins;
+use super::refusal::Trees;
 use super::schedule::Schedule;
 use crate::report::{Queue, incident};
 
@@ -120,6 +121,8 @@ pub struct Agent {
     pub(super) trait_hash: u64,
     /// The server asked for the stable trees.
     pub(super) wants_traits: bool,
+    /// Whether the server takes trait trees.
+    pub(super) trees: Trees,
     /// Trees that the store has and that no longer exist.
     pub(super) gone_traits: Vec<String>,
     /// Routine records are sent with the next report whatever their age.
@@ -191,6 +194,7 @@ impl Agent {
             traits: Arc::default(),
             trait_hash: 0,
             wants_traits: false,
+            trees: Trees::default(),
             gone_traits: loaded.traits.keys().cloned().collect(),
             flush_routine: true,
             routine_since: (waiting[1] > 0).then_some(now.mono),

@@ -21,6 +21,7 @@ use super::contact::{Contact, Failure, unary};
 use super::converge::Phase;
 use super::core::{Agent, Cx};
 use super::events::{CallId, Effect, LinkId, Ticket};
+use super::refusal;
 use crate::cache::{CacheError, QueueRecord};
 use crate::report::{Next, Standing, incident};
 
@@ -69,8 +70,17 @@ pub(super) struct Up {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kindof {
     CheckIn,
-    /// With the stable trait trees of this hash, or without.
-    Report(Option<u64>, usize),
+    Report(Sent),
+}
+
+/// What a report held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sent {
+    /// The stable trait trees of this hash.
+    pub(super) stable: Option<u64>,
+    /// Any trait trees.
+    pub(super) trees: bool,
+    pub(super) n_records: usize,
 }
 
 impl Up {
@@ -229,15 +239,20 @@ impl Agent {
         let Some((_, kind, _)) = up.call.take_if(|(expected, ..)| *expected == call) else { return };
         let body = match result {
             Ok(body) => body,
-            Err((code, text)) => return self.fail_contact(&format!("{code:?}: {text}"), Failure::Plain, cx),
+            Err((code, text)) => match kind {
+                Kindof::Report(sent) if refusal::is_about_content(code) => {
+                    return self.on_report_refused(sent, code, &text, cx);
+                }
+                _ => return self.fail_contact(&format!("{code:?}: {text}"), Failure::Plain, cx),
+            },
         };
         match kind {
             Kindof::CheckIn => match wire::CheckInReply::decode(&body[..]) {
                 Ok(reply) => self.on_checked_in(reply, cx),
                 Err(_) => self.fail_contact("its answer to CheckIn is no message", Failure::Plain, cx),
             },
-            Kindof::Report(trees, n) => match wire::ReportReply::decode(&body[..]) {
-                Ok(reply) => self.on_reported(&reply, trees, n, cx),
+            Kindof::Report(sent) => match wire::ReportReply::decode(&body[..]) {
+                Ok(reply) => self.on_reported(&reply, sent, cx),
                 Err(_) => self.fail_contact("its answer to Report is no message", Failure::Plain, cx),
             },
         }
@@ -346,8 +361,9 @@ impl Agent {
         if now < self.report_after || up.call.is_some() || up.reading.is_some() {
             return;
         }
-        let stable = self.wants_traits && self.trait_hash != 0;
-        let volatile = up.volatile_at.is_none_or(|at| now.since(at) >= VOLATILE_MS);
+        let welcome = self.trees_are_welcome();
+        let stable = welcome && self.wants_traits && self.trait_hash != 0;
+        let volatile = welcome && up.volatile_at.is_none_or(|at| now.since(at) >= VOLATILE_MS);
         let trees = self.trait_updates(stable, volatile);
         let tree_bytes: usize = trees.iter().map(Message::encoded_len).sum();
         let refuses = self.persist.refuses();
@@ -360,7 +376,8 @@ impl Agent {
                 return;
             }
         };
-        let n = records.len();
+        let sent =
+            Sent { stable: stable.then_some(self.trait_hash), trees: !trees.is_empty(), n_records: records.len() };
         let request = wire::ReportRequest {
             records,
             traits: trees,
@@ -370,8 +387,7 @@ impl Agent {
         let call = self.fresh_call();
         let Contact::Up(up) = &mut self.contact else { return };
         up.volatile_at = if volatile { Some(now) } else { up.volatile_at };
-        let kind = Kindof::Report(stable.then_some(self.trait_hash), n);
-        up.call = Some((call, kind, now + limits::CALL_TIMEOUT_MS + GUARD_MS));
+        up.call = Some((call, Kindof::Report(sent), now + limits::CALL_TIMEOUT_MS + GUARD_MS));
         cx.out.push(unary(up.link, call, method::REPORT, request.encode_to_vec()));
     }
 
@@ -393,7 +409,7 @@ impl Agent {
         wanted.map(update).filter(fits).collect()
     }
 
-    fn on_reported(&mut self, reply: &wire::ReportReply, trees: Option<u64>, n: usize, cx: &mut Cx<'_>) {
+    fn on_reported(&mut self, reply: &wire::ReportReply, sent: Sent, cx: &mut Cx<'_>) {
         if !self.learn_epoch(reply.epoch, cx) {
             self.note_fence(reply.epoch, cx);
             return self.fail_contact("its epoch is lower than one that was met", Failure::Plain, cx);
@@ -405,14 +421,15 @@ impl Agent {
             self.report_after = cx.now.mono + u64::from(reply.retry_after_ms);
             return;
         }
-        if let Some(hash) = trees {
+        self.note_trees_taken(sent, cx);
+        if let Some(hash) = sent.stable {
             self.wants_traits = reply.trait_hash != hash && self.trait_hash != hash;
             self.gone_traits.clear();
         }
         let watermarks = [reply.watermark_urgent, reply.watermark_routine];
         let server_ms = self.clock.now_ms(cx.now.mono);
         let progress = self.queue.on_answer(watermarks, reply.epoch, server_ms);
-        if n > 0 && !progress {
+        if sent.n_records > 0 && !progress {
             // It answered without taking anything: something is missing before it. The first words will show what.
             return self.fail_contact("it did not take the records", Failure::Plain, cx);
         }

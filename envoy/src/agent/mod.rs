@@ -3,8 +3,8 @@
 //! and in the simulator.
 //!
 //! [`Agent`] is one state with one function; its parts lie in one file each: `converge` (runs), `contact` (getting an
-//! authenticated channel), `exchange` (what is said on it), `adopt` (policy becoming current), `moves` (another server),
-//! `persist` (commits), `control` (the socket, TERM). Pure pieces without any state of the agent are `schedule`, `endpoint`,
+//! authenticated channel), `exchange` (what is said on it), `adopt` (policy becoming current), `refusal` (reports that a
+//! server does not take), `moves` (another server), `persist` (commits), `control` (the socket, TERM). Pure pieces without any state of the agent are `schedule`, `endpoint`,
 //! `clock`, `session`, `gate`, `history`, `notes` and `pins`.
 
 mod adopt;
@@ -23,6 +23,7 @@ mod moves;
 mod notes;
 mod persist;
 pub mod pins;
+mod refusal;
 mod schedule;
 mod session;
 pub mod status;

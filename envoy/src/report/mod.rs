@@ -5,6 +5,7 @@ mod lane;
 mod queue;
 mod reconcile;
 mod record;
+mod refuse;
 mod run;
 mod shrink;
 
@@ -13,4 +14,5 @@ pub use lane::{Entry, Lane};
 pub use queue::{Next, Queue};
 pub use reconcile::Standing;
 pub use record::{RunContext, Verdict, cut, incident, run_result};
+pub use refuse::Refusal;
 pub use run::{ResourceReport, RunReport};

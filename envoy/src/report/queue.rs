@@ -11,6 +11,7 @@
 use common::chain::Lane as LaneId;
 use common::ids::Hash32;
 use common::limits;
+use common::proto::wire::gap::Reason;
 use common::proto::wire::record::Body;
 use common::proto::{Message, wire};
 use common::time::Now;
@@ -52,6 +53,8 @@ pub struct Queue {
     pub(super) lanes: [Lane; 2],
     /// Records of the batch in flight, by lane: the first so many that wait.
     pub(super) in_flight: [usize; 2],
+    /// So many records at the front hold one that a server refuses; 0: none is known to. See `refuse`.
+    pub(super) suspects: usize,
     /// Epoch of the server when it last acknowledged.
     acked_epoch: u64,
     /// The meta value with the epoch differs from the store's.
@@ -81,6 +84,7 @@ impl Queue {
         let queue = Queue {
             lanes,
             in_flight: [0; 2],
+            suspects: 0,
             acked_epoch: epoch,
             epoch_dirty: false,
             storing: false,
@@ -121,6 +125,7 @@ impl Queue {
             return Next::Nothing;
         }
         let mut room = bytes_max.min(limits::REPORT_BYTES_MAX) - REPORT_HEAD_BYTES;
+        let records_max = self.records_max();
         let mut batch = Vec::new();
         let mut taken = [0; 2];
         for id in LaneId::ALL {
@@ -130,7 +135,7 @@ impl Queue {
             let lane = &self.lanes[id.index()];
             for entry in lane.waiting() {
                 let ready = lane.committed(entry.first) || from_memory && lane.may_go_from_memory(entry.first);
-                if batch.len() >= limits::REPORT_RECORDS_MAX || !ready {
+                if batch.len() >= records_max || !ready {
                     break;
                 }
                 let Some(record) = lane.hot.get(&entry.first) else {
@@ -189,13 +194,14 @@ impl Queue {
             }
         }
         if !lane.hot.contains_key(&first) {
-            self.replace_by_gap(id, first, now.wall.0);
+            let detail = "the record cannot be read any more";
+            self.replace_by_gap(id, first, Reason::Corrupt, detail, now.wall.0);
         }
     }
 
     /// The batch in flight was answered: what is up to the watermarks is acknowledged. Whether anything was.
     pub fn on_answer(&mut self, watermarks: [u64; 2], epoch: u64, server_ms: u64) -> bool {
-        let mut progress = false;
+        let (mut progress, before) = (false, self.waiting());
         for (lane, n) in self.lanes.iter_mut().zip(std::mem::take(&mut self.in_flight)) {
             let watermark = watermarks[lane.id.index()];
             let sent = lane.entries.iter().skip(lane.n_acked).take(n);
@@ -205,6 +211,8 @@ impl Queue {
                 progress = true;
             }
         }
+        let after = self.waiting();
+        self.suspects = self.suspects.saturating_sub(before[0] + before[1] - after[0] - after[1]);
         self.epoch_dirty |= self.acked_epoch != epoch;
         self.acked_epoch = epoch;
         progress

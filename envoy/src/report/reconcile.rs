@@ -67,16 +67,16 @@ impl Queue {
         notes
     }
 
-    /// A record that cannot be read any more: its place in the chain stays, as a gap.
-    pub(super) fn replace_by_gap(&mut self, id: LaneId, first: u64, wall_ms: i64) {
+    /// A record that cannot be delivered: its place in the chain stays, as a gap.
+    pub(super) fn replace_by_gap(&mut self, id: LaneId, first: u64, reason: Reason, detail: &str, wall_ms: i64) {
         let lane = &mut self.lanes[id.index()];
         let Ok(at) = lane.entries.binary_search_by_key(&first, |entry| entry.first) else { return };
         let (previous, old) = (lane.link_before(at, first), lane.entries[at].clone());
         let span = (old.first, old.last);
-        let detail = "the record cannot be read any more";
-        let built = gap_record(id, span, &previous, (&old.last_link, &old.last_link), Reason::Corrupt, detail, wall_ms);
+        let built = gap_record(id, span, &previous, (&old.last_link, &old.last_link), reason, detail, wall_ms);
         lane.waiting_bytes -= u64::from(old.bytes);
-        let entry = entry_of(&built, RecordClass::Gap);
+        // What was sent before it became a gap stays what it is in one respect: a server may have it.
+        let entry = Entry { sealed: old.sealed, ..entry_of(&built, RecordClass::Gap) };
         lane.waiting_bytes += u64::from(entry.bytes);
         lane.entries[at] = entry;
         lane.put_hot(first, built);

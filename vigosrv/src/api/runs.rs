@@ -113,6 +113,7 @@ fn reason(reason: i32) -> &'static str {
         Ok(Reason::QueueFull) => "queue-full",
         Ok(Reason::LostInRestore) => "lost-in-restore",
         Ok(Reason::Corrupt) => "corrupt",
+        Ok(Reason::Refused) => "refused",
         _ => "unknown",
     }
 }

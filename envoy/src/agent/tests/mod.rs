@@ -3,6 +3,8 @@
 mod harness;
 mod law;
 mod life;
+mod refusal;
+mod server;
 mod trust;
 
 use harness::*;

@@ -189,6 +189,7 @@ pub fn gap_reason(reason: i32) -> &'static str {
         Ok(wire::gap::Reason::QueueFull) => "queue-full",
         Ok(wire::gap::Reason::LostInRestore) => "lost-in-restore",
         Ok(wire::gap::Reason::Corrupt) => "corrupt",
+        Ok(wire::gap::Reason::Refused) => "refused",
         Ok(wire::gap::Reason::Unspecified) | Err(_) => "gap",
     }
 }
