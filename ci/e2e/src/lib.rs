@@ -1,8 +1,12 @@
 //! What tests and measurements with real processes share: a server and agents from the binaries of this build, in directories of
-//! their own, stopped and removed with their values.
+//! their own, stopped and removed with their values; a proxy between them; and the account of what was run and what was stored.
 
+mod ledger;
 mod process;
+mod proxy;
 mod site;
 
-pub use process::{Process, binary, wait_until};
+pub use ledger::{Account, Entry, Stored, account, read_ledger, stored_records};
+pub use process::{Process, binary, wait_for, wait_until};
+pub use proxy::{Caught, Proxy};
 pub use site::{Envoy, Server};

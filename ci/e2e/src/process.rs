@@ -70,12 +70,17 @@ pub fn binary(name: &str) -> PathBuf {
 
 /// Polls until `look` finds something; panics with what was waited for.
 pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    wait_for(what, || look().ok_or_else(String::new))
+}
+
+/// Polls until `look` succeeds; panics with what was waited for and why it is not there.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
-        if let Some(found) = look() {
-            return found;
+        match look() {
+            Ok(found) => return found,
+            Err(why) => assert!(Instant::now() < until, "waited {PATIENCE:?} for {what} {why}"),
         }
-        assert!(Instant::now() < until, "waited {PATIENCE:?} for {what}");
         std::thread::sleep(BETWEEN_LOOKS);
     }
 }

@@ -16,6 +16,10 @@ pub struct Server {
     pub root: PathBuf,
     /// Where agents connect: the same over restarts, because they remember it.
     pub port: u16,
+    /// What agents are told to dial. In force from the next start on.
+    pub hostname: String,
+    /// Lines of `server.yaml` beyond the listeners. In force from the next start on.
+    pub settings: String,
     program: PathBuf,
     process: Option<Process>,
 }
@@ -31,13 +35,19 @@ impl Server {
     pub fn with_program(dir: &Path, settings: &str, policy: &[(&str, &str)], program: PathBuf) -> Server {
         let root = dir.join("server");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
-        let yaml = format!(
-            "server:\n  grpc_listen: \"127.0.0.1:{port}\"\n  api_listen: \"127.0.0.1:0\"\n  hostname: localhost\n{settings}\n"
-        );
-        put(&root.join("server.yaml"), &yaml);
-        let server = Server { root, port, program, process: None };
+        let (hostname, settings) = ("localhost".into(), settings.to_owned());
+        let server = Server { root, port, hostname, settings, program, process: None };
+        server.write_yaml();
         server.publish(policy);
         server
+    }
+
+    fn write_yaml(&self) {
+        let Server { port, hostname, settings, .. } = self;
+        let yaml = format!(
+            "server:\n  grpc_listen: \"127.0.0.1:{port}\"\n  api_listen: \"127.0.0.1:0\"\n  hostname: {hostname}\n{settings}\n"
+        );
+        put(&self.root.join("server.yaml"), &yaml);
     }
 
     /// Writes policy and publishes it, with the server running or not.
@@ -50,6 +60,7 @@ impl Server {
 
     /// Starts it and waits until it says that it is ready.
     pub fn start(&mut self) {
+        self.write_yaml();
         let ready = self.root.join("run/vigosrv.json");
         let _ = fs::remove_file(&ready);
         let log = fs::File::options().create(true).append(true).open(self.root.join("log.txt")).expect("a log");
@@ -117,13 +128,17 @@ impl Envoy {
 
     /// Enrolls with a running server by a one-time token, under this name.
     pub fn enroll(&self, server: &Server, hostname: &str) {
+        self.enroll_at(&format!("127.0.0.1:{}", server.port), server, hostname);
+    }
+
+    /// The same where the agent reaches the server at another address.
+    pub fn enroll_at(&self, address: &str, server: &Server, hostname: &str) {
         let invite = server.cli(&["envoys", "invite", "--hostname", hostname]);
         let text = |key: &str| invite[key].as_str().unwrap_or_default().to_string();
-        let address = format!("127.0.0.1:{}", server.port);
         self.ask(&[
             "enroll",
             "--server",
-            &address,
+            address,
             "--hostname",
             hostname,
             "--token",
