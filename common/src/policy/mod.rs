@@ -8,6 +8,7 @@ pub mod params;
 pub mod parse;
 pub mod template;
 pub mod trait_keys;
+pub mod types;
 pub mod value;
 
 pub use compile::compile_file;

@@ -1,5 +1,5 @@
-//! What each resource type takes: one table, read by the server to validate with suggestions and by the agent to apply.
-//! Plain data; it knows how a value must look and nothing of what it does.
+//! How parameters are described and checked: kinds of values, rules between parameters, problems with suggestions. What each
+//! type takes is in [`super::types`]. It knows how a value must look and nothing of what it does.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -37,6 +37,22 @@ pub enum Kind {
     Environment,
     /// Exit status, or a list of them.
     Codes,
+    /// Text, or a list of texts.
+    Texts,
+    /// Name of a package, a service, a user: letters, digits and `_.+@:~-`, not starting with a dash.
+    Name,
+    /// One such name, or a list of them.
+    Names,
+    /// Whole number within bounds.
+    Int(i64, i64),
+    /// Length of time: `90s`, `5m`, `2h`.
+    Duration,
+    /// `http://`, `https://` or `file:///`.
+    Url,
+    /// SHA-256 in 64 hexadecimal digits.
+    Digest,
+    /// Any value: text, number, list, mapping.
+    Any,
 }
 
 /// One parameter of a type.
@@ -76,6 +92,8 @@ pub struct Type {
     pub params: &'static [Param],
     /// Relations between them.
     pub rules: &'static [Rule],
+    /// As in a configcrate, for the reference.
+    pub example: &'static str,
 }
 
 /// Something wrong with the parameters of a resource.
@@ -85,118 +103,6 @@ pub struct Problem {
     pub param: Option<String>,
     /// What is wrong and what to write instead.
     pub message: String,
-}
-
-const PRESENT_ABSENT: Kind = Kind::Word(&["present", "absent"]);
-
-const fn required(name: &'static str, kind: Kind, meaning: &'static str) -> Param {
-    Param { name, kind, required: true, default: "", meaning }
-}
-
-const fn optional(name: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Param {
-    Param { name, kind, required: false, default, meaning }
-}
-
-const TARGET: Param = required("target_path", Kind::Path, "where it is on the host");
-const STATE: Param = optional("state", PRESENT_ABSENT, "present", "whether it should be there");
-const OWNER: Param = optional("owner", Kind::Account, "left alone", "user that owns it");
-const GROUP: Param = optional("group", Kind::Account, "left alone", "group that owns it");
-const MODE: Param = optional("mode", Kind::Mode, "left alone", "permission bits, as \"0644\"");
-
-/// Every type that this version knows.
-pub const TYPES: &[Type] = &[
-    Type {
-        name: "directory",
-        meaning: "a directory exists with this owner and mode, or does not exist",
-        params: &[
-            TARGET,
-            STATE,
-            MODE,
-            OWNER,
-            GROUP,
-            optional(
-                "recurse",
-                Kind::Bool,
-                "false",
-                "owner, group and mode reach everything below (files keep their execute bits); with state absent, the content goes too",
-            ),
-        ],
-        rules: &[],
-    },
-    Type {
-        name: "exec",
-        meaning: "a command runs, unless its guards say that it need not",
-        params: &[
-            required("command", Kind::Command, "what runs: a line for /bin/sh, or a list that needs no shell"),
-            optional("onlyif", Kind::Command, "", "runs only if this exits with 0"),
-            optional("unless", Kind::Command, "", "runs unless this exits with 0"),
-            optional("creates", Kind::Path, "", "runs only while this path does not exist"),
-            optional("cwd", Kind::Path, "/", "working directory"),
-            optional("user", Kind::Account, "that of the agent", "user that it runs as"),
-            optional("environment", Kind::Environment, "", "variables on top of PATH, HOME and VIGO_RUN_ID"),
-            optional("stdin", Kind::Text, "", "what it reads from standard input"),
-            optional("returns", Kind::Codes, "0", "exit statuses that mean success"),
-            optional("umask", Kind::Mode, "0022", "bits that new files do not get"),
-        ],
-        rules: &[],
-    },
-    Type {
-        name: "file",
-        meaning: "a file has this content, owner and mode, or does not exist",
-        params: &[
-            TARGET,
-            STATE,
-            optional("content", Kind::Text, "left alone", "the whole content"),
-            optional("source", Kind::Source, "", "file of the policy: files/.. as it is, templates/.. rendered"),
-            MODE,
-            OWNER,
-            GROUP,
-            optional("backup", Kind::Bool, "false", "keep what was there before as NAME.vigo-backup"),
-            optional("validate", Kind::Text, "", "command that must accept the new content; %s is its path"),
-        ],
-        rules: &[Rule::AtMostOne(&["content", "source"])],
-    },
-    Type {
-        name: "file_line",
-        meaning: "a line is in a file, or is not",
-        params: &[
-            TARGET,
-            optional("line", Kind::Text, "", "the line, without its newline"),
-            optional("match_pattern", Kind::Pattern, "", "the line that it replaces, or the lines that go"),
-            optional("position", Kind::Position, "end", "where a new line goes: end, begin, after:RE or before:RE"),
-            STATE,
-        ],
-        rules: &[
-            Rule::OneOfUnless(&["line"], "state", "absent"),
-            Rule::OneOfWhen(&["line", "match_pattern"], "state", "absent"),
-        ],
-    },
-    Type {
-        name: "symlink",
-        meaning: "a link points to a path, or does not exist",
-        params: &[
-            required("target_path", Kind::Path, "where the link is on the host"),
-            optional("to", Kind::LinkText, "", "what it points to"),
-            STATE,
-            optional("link_type", Kind::Word(&["soft", "hard"]), "soft", "symbolic link, or another name of one file"),
-            optional("force", Kind::Bool, "false", "replace a file that is in the way (never a directory)"),
-        ],
-        rules: &[Rule::OneOfUnless(&["to"], "state", "absent")],
-    },
-];
-
-/// The type of that name.
-pub fn find(name: &str) -> Option<&'static Type> {
-    TYPES.iter().find(|known| known.name == name)
-}
-
-/// What to say of a type that does not exist.
-pub fn unknown_type(name: &str) -> String {
-    let names = TYPES.iter().map(|known| known.name);
-    match nearest(name, names.clone()) {
-        Some(near) => format!("no resource type `{name}`; did you mean `{near}`?"),
-        None => format!("no resource type `{name}`; there are {}", names.collect::<Vec<_>>().join(", ")),
-    }
 }
 
 impl Type {
@@ -272,6 +178,16 @@ impl Type {
 }
 
 impl Param {
+    /// One that must be given.
+    pub const fn required(name: &'static str, kind: Kind, meaning: &'static str) -> Param {
+        Param { name, kind, required: true, default: "", meaning }
+    }
+
+    /// One that need not be given, with what holds then.
+    pub const fn optional(name: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Param {
+        Param { name, kind, required: false, default, meaning }
+    }
+
     /// Whether the value looks as it must. With `templates`, text with a template in it passes.
     pub fn check(&self, value: &Value, templates: bool) -> Result<(), String> {
         if *value == Value::Null || (templates && is_templated(value)) {
@@ -300,6 +216,20 @@ impl Param {
                 let named = !name.is_empty() && !name.contains(['=', '\0']);
                 named && (is_templated(item) && templates || text_of(item).is_some_and(|text| !text.contains('\0')))
             }),
+            (Kind::Texts, Value::List(items)) => {
+                items.iter().all(|item| is_templated(item) && templates || text_of(item).is_some())
+            }
+            (Kind::Texts, _) => text_of(value).is_some(),
+            (Kind::Name, _) => text_of(value).is_some_and(|text| is_name(&text)),
+            (Kind::Names, Value::List(items)) => items
+                .iter()
+                .all(|item| is_templated(item) && templates || text_of(item).is_some_and(|text| is_name(&text))),
+            (Kind::Names, _) => text_of(value).is_some_and(|text| is_name(&text)),
+            (Kind::Int(least, most), Value::Int(n)) => (least..=most).contains(n),
+            (Kind::Duration, Value::Str(text)) => crate::units::duration_ms(text).is_ok(),
+            (Kind::Url, Value::Str(text)) => is_url(text),
+            (Kind::Digest, Value::Str(text)) => text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            (Kind::Any, _) => true,
             (Kind::Codes, Value::Int(code)) => (0..256).contains(code),
             (Kind::Codes, Value::List(codes)) => {
                 !codes.is_empty() && codes.iter().all(|code| matches!(code, Value::Int(0..256)))
@@ -327,12 +257,22 @@ impl Kind {
             Kind::Command => "a line of shell, or a list of a program and its arguments",
             Kind::Environment => "a mapping of names to texts",
             Kind::Codes => "an exit status from 0 to 255, or a list of them",
+            Kind::Texts => "text, or a list of texts",
+            Kind::Name => "a name of letters, digits and _.+@:~- that does not start with a dash",
+            Kind::Names => "a name, or a list of names, of letters, digits and _.+@:~-, not starting with a dash",
+            Kind::Int(least, most) => return Cow::Owned(format!("a whole number from {least} to {most}")),
+            Kind::Duration => "a length of time, such as 90s, 5m or 2h",
+            Kind::Url => "a URL that starts with https://, http:// or file:///",
+            Kind::Digest => "a SHA-256 in 64 hexadecimal digits",
+            Kind::Any => "any value",
         })
     }
 }
 
 /// Longest path (`PATH_MAX` of Linux, with its NUL).
 const PATH_BYTES_MAX: usize = 4096;
+/// Longest name of a package, service or account.
+const NAME_BYTES_MAX: usize = 255;
 
 /// Where a line goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -388,6 +328,17 @@ pub fn is_absolute(path: &str) -> bool {
         && path.split('/').any(|part| !part.is_empty() && part != ".")
 }
 
+/// Whether it can be handed to a tool as a name: never taken for an option, a path or two words.
+pub fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+@:~-".contains(&byte);
+    (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.starts_with(['-', '.']) && text.bytes().all(plain)
+}
+
+fn is_url(text: &str) -> bool {
+    let rest = ["https://", "http://", "file:///"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    rest.is_some_and(|rest| !rest.is_empty()) && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
 fn is_source(path: &str) -> bool {
     let below = path.strip_prefix("files/").or_else(|| path.strip_prefix("templates/"));
     below.is_some_and(|rest| rest.split('/').all(|part| !part.is_empty() && part != "." && part != ".."))
@@ -404,6 +355,7 @@ fn quoted(names: &[&str], between: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::types::find;
 
     fn problems(kind: &str, params: &[(&str, Value)]) -> Vec<String> {
         let params = params.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
@@ -462,7 +414,5 @@ mod tests {
             let found = problems(kind, &params);
             assert!(found.len() == 1 && found[0].contains(expected), "{params:?}: {found:?}");
         }
-        assert!(unknown_type("fiel").contains("did you mean `file`?"));
-        assert!(unknown_type("qqqqqq").contains("directory, exec"));
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::dag::{self, Cycle};
 use super::model::{Blob, Crate, Foreign, Mention, Relation, Site, Statement};
 use super::names::{Flaw, Looker, Spot, Uses};
-use super::params::{self, Type};
+use super::params::Type;
 use super::template::has_markers;
+use super::types;
 use super::value::{value, vars};
 use crate::bundle::Value;
 use crate::limits;
@@ -148,7 +149,7 @@ fn defaults<'d>(doc: &Doc, root: &'d Map, errors: &mut Vec<Error>) -> &'d [Entry
             return &[];
         }
     };
-    let known: BTreeSet<&str> = params::TYPES.iter().flat_map(|kind| kind.params).map(|param| param.name).collect();
+    let known: BTreeSet<&str> = types::all().flat_map(|kind| kind.params).map(|param| param.name).collect();
     let known: Vec<&str> = known.into_iter().collect();
     errors.extend(doc.unknown_keys(map, &known, "`defaults`"));
     &map.entries
@@ -320,15 +321,15 @@ impl<'d> Parser<'d, '_> {
 
     fn kind(&mut self, node: &Node, map: &Map) -> Option<&'static Type> {
         let Some(written) = map.get("type") else {
-            let names: Vec<&str> = params::TYPES.iter().map(|kind| kind.name).collect();
+            let names: Vec<&str> = types::all().map(|kind| kind.name).collect();
             let error = self.doc.error(node.at, "the resource has no `type`");
             self.errors.push(error.expected(format!("one of {}", names.join(", "))));
             return None;
         };
         let name = self.take(self.doc.expect_name(written, "type"))?;
-        let known = params::find(name);
+        let known = types::find(name);
         if known.is_none() {
-            self.errors.push(self.doc.error(written.at, params::unknown_type(name)));
+            self.errors.push(self.doc.error(written.at, types::unknown_type(name)));
         }
         known
     }

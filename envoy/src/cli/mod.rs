@@ -2,6 +2,7 @@
 
 mod apply;
 mod ask;
+mod doc;
 mod enroll;
 mod run;
 
@@ -45,6 +46,7 @@ enum Verb {
     Queue(ask::Queue),
     Traits(ask::Traits),
     Verify(ask::Verify),
+    Doc(doc::Doc),
 }
 
 /// The service: converges and checks in for ever.
@@ -54,6 +56,10 @@ struct Daemon {}
 
 /// Does what the command line says.
 pub fn work(top: Top, common: &Common) -> Result<Exit, Failure> {
+    // Needs no settings: it must work on a host where the agent does not.
+    if let Verb::Doc(verb) = &top.verb {
+        return doc::run(verb, common);
+    }
     let setup = setup(common)?;
     match top.verb {
         Verb::Daemon(_) => boot::daemon(&setup),
@@ -64,6 +70,7 @@ pub fn work(top: Top, common: &Common) -> Result<Exit, Failure> {
         Verb::Queue(_) => ask::queue(&setup, common),
         Verb::Traits(verb) => ask::traits(&verb, &setup),
         Verb::Verify(_) => ask::verify(&setup, common),
+        Verb::Doc(verb) => doc::run(&verb, common),
     }
 }
 

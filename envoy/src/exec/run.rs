@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use common::bundle::Value;
 use common::outcome::Outcome;
-use common::policy::params::unknown_type;
 use common::policy::template::Scope;
+use common::policy::types::unknown_type;
 use common::time::Mono;
 
 use super::host::Host;
 use super::input::RunInput;
-use super::{command, directory, file, file_line, symlink};
+use super::{commands, files};
 use crate::plan::{Hands, Options, Task, Verdict, Walked, walk};
 use crate::report::RunReport;
 
@@ -18,12 +18,12 @@ use crate::report::RunReport;
 type Executor = fn(&mut Host, &Task<'_>) -> Verdict;
 
 /// Every executor, by type.
-const EXECUTORS: [(&str, Executor); 5] = [
-    ("file", file::run),
-    ("exec", command::run),
-    ("directory", directory::run),
-    ("symlink", symlink::run),
-    ("file_line", file_line::run),
+const EXECUTORS: &[(&str, Executor)] = &[
+    ("file", files::file::run),
+    ("exec", commands::exec::run),
+    ("directory", files::directory::run),
+    ("symlink", files::symlink::run),
+    ("file_line", files::file_line::run),
 ];
 
 /// Runs a bundle.

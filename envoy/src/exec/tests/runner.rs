@@ -137,10 +137,10 @@ proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
     #[test]
     fn no_parameters_panic_and_every_resource_has_an_entry_law(
-        shapes in proptest::collection::vec((0usize..6, proptest::collection::vec((0usize..12, 0usize..31), 0..6)), 1..12)
+        shapes in proptest::collection::vec((0usize..40, proptest::collection::vec((0usize..12, 0usize..31), 0..6)), 1..12)
     ) {
         let sandbox = Sandbox::new();
-        let types = common::policy::params::TYPES;
+        let types: Vec<_> = common::policy::types::all().collect();
         let resources: Vec<Resource> = shapes.iter().enumerate().map(|(n, (kind, params))| {
             let kind = types.get(*kind);
             let named = |at: usize| kind.map_or("x", |kind| kind.params[at % kind.params.len()].name);

@@ -8,13 +8,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use common::bundle::Value;
-use common::policy::params::{self, text_of};
+use common::policy::params::text_of;
+use common::policy::types;
 
-use super::contract::{Action, Drift, Statement, settle};
-use super::fault::Fault;
 use super::guard;
-use super::host::{Host, Order};
-use super::read::Reader;
+use crate::exec::contract::{Action, Drift, Statement, settle};
+use crate::exec::fault::Fault;
+use crate::exec::host::{Host, Order};
+use crate::exec::read::Reader;
 use crate::plan::{Task, Verdict};
 use crate::sys::child::{Ended, Finished};
 use crate::sys::root::real_path;
@@ -87,7 +88,7 @@ impl<'t> Line<'t> {
 
 impl<'t> Wanted<'t> {
     fn read(_: &mut Host, task: &'t Task<'t>) -> Result<Wanted<'t>, Fault> {
-        let table = params::find("exec").ok_or_else(|| Fault::Parameter(params::unknown_type("exec")))?;
+        let table = types::find("exec").ok_or_else(|| Fault::Parameter(types::unknown_type("exec")))?;
         let reader = Reader::try_new(table, task.params)?;
         let command = Line::read(reader.value("command")).ok_or_else(|| Fault::Parameter(table.missing("command")))?;
         let environment = match reader.value("environment") {

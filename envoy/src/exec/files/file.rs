@@ -12,17 +12,17 @@ use std::os::fd::AsFd;
 use common::bundle::BlobRef;
 use common::crypto::sha256;
 use common::ids::Hash32;
-use common::policy::params;
+use common::policy::types;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, unlinkat};
 
-use super::contract::{Action, Drift, Statement, settle, spare_path};
-use super::diff::unified;
-use super::fault::Fault;
-use super::host::{Host, Order, damaged, kind_of, mode_of, not_a};
-use super::read::Reader;
+use crate::exec::contract::{Action, Drift, Statement, settle, spare_path};
+use crate::exec::diff::unified;
+use crate::exec::fault::Fault;
+use crate::exec::host::{Host, Order, damaged, kind_of, mode_of, not_a};
+use crate::exec::read::Reader;
 use crate::plan::{Task, Verdict};
 use crate::sys::child::Ended;
 use crate::sys::replace::{Attributes, Replacement, sync_directory};
@@ -113,7 +113,7 @@ struct Wanted<'t> {
 
 impl<'t> Wanted<'t> {
     fn read(host: &mut Host, task: &'t Task<'t>) -> Result<Wanted<'t>, Fault> {
-        let table = params::find("file").ok_or_else(|| Fault::Parameter(params::unknown_type("file")))?;
+        let table = types::find("file").ok_or_else(|| Fault::Parameter(types::unknown_type("file")))?;
         let reader = Reader::try_new(table, task.params)?;
         let content = match (reader.text("content"), reader.text("source")) {
             (Some(_), Some(_)) => return Err(Fault::Parameter("write only one of `content` and `source`".to_string())),
@@ -321,20 +321,6 @@ pub fn dress(host: &Host, new: &Replacement, access: &Access, old: Option<(&File
         gid: access.gid.or(kept(|stat| stat.st_gid)),
     };
     new.dress(attributes, old.map(|(file, _)| file))
-}
-
-/// Replaces the content of a file whole, or creates it; owner and mode stay.
-pub fn put(
-    host: &Host,
-    place: &Place<'_>,
-    old: Option<(&File, &FileStat)>,
-    bytes: &[u8],
-    path: &str,
-) -> Result<(), Fault> {
-    let mut new = Replacement::begin(place).map_err(Fault::io("write beside", path))?;
-    new.write(bytes).map_err(Fault::io("write", path))?;
-    dress(host, &new, &Access::default(), old).map_err(Fault::io("set owner and mode of", path))?;
-    new.commit(place).map_err(Fault::io("replace", path))
 }
 
 /// Opens a directory of the host to change its attributes.

@@ -6,18 +6,18 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
-use common::policy::params;
+use common::policy::types;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 
-use super::contract::{Action, Drift, Statement, settle, spare_path};
-use super::fault::Fault;
 use super::file::{Access, open_directory};
-use super::host::{Host, kind_of, mode_of, not_a};
-use super::read::Reader;
+use crate::exec::contract::{Action, Drift, Statement, settle, spare_path};
+use crate::exec::fault::Fault;
+use crate::exec::host::{Host, kind_of, mode_of, not_a};
+use crate::exec::read::Reader;
 use crate::plan::{Task, Verdict};
 use crate::sys::replace::sync_directory;
 use crate::sys::root::Place;
@@ -46,7 +46,7 @@ struct Wanted<'t> {
 
 impl<'t> Wanted<'t> {
     fn read(host: &mut Host, task: &'t Task<'t>) -> Result<Wanted<'t>, Fault> {
-        let table = params::find("directory").ok_or_else(|| Fault::Parameter(params::unknown_type("directory")))?;
+        let table = types::find("directory").ok_or_else(|| Fault::Parameter(types::unknown_type("directory")))?;
         let reader = Reader::try_new(table, task.params)?;
         Ok(Wanted {
             path: reader.path("target_path"),

@@ -2,37 +2,27 @@
 //! the file is then replaced whole. Lines are bytes: a file need not be UTF-8, but a pattern matches only lines that are.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::Read;
 
-use common::policy::params::{self, Position};
-use nix::sys::stat::FileStat;
+use common::policy::params::Position;
+use common::policy::types;
 use regex_lite::Regex;
 
-use super::contract::{Action, Drift, Statement, settle, spare_path};
-use super::diff::unified;
-use super::fault::Fault;
-use super::file::put;
-use super::host::Host;
-use super::read::Reader;
+use super::edit::{Edit, Edited};
+use crate::exec::contract::settle;
+use crate::exec::fault::Fault;
+use crate::exec::host::Host;
+use crate::exec::read::Reader;
 use crate::plan::{Task, Verdict};
 
-/// Bytes of a file whose lines are managed.
-const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Bytes that a compiled pattern may take.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 /// Settles one `file_line`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Wanted::read(task) {
+    match read(task) {
         Ok(mut wanted) => settle(&mut wanted, host, task),
         Err(fault) => fault.verdict(),
     }
-}
-
-struct Wanted<'t> {
-    path: Cow<'t, str>,
-    rule: Rule<'t>,
 }
 
 /// What is to be done to the lines.
@@ -53,70 +43,32 @@ enum Where {
     Before(Regex),
 }
 
-impl<'t> Wanted<'t> {
-    fn read(task: &'t Task<'t>) -> Result<Wanted<'t>, Fault> {
-        let table = params::find("file_line").ok_or_else(|| Fault::Parameter(params::unknown_type("file_line")))?;
-        let reader = Reader::try_new(table, task.params)?;
-        let position = reader.text("position").unwrap_or(Cow::Borrowed("end"));
-        let rule = Rule {
-            present: reader.is("state", "present", "present"),
-            line: reader.text("line"),
-            pattern: reader.text("match_pattern").map(|text| pattern("match_pattern", &text)).transpose()?,
-            place: match Position::parse(&position) {
-                Some(Position::Begin) => Where::Begin,
-                Some(Position::After(text)) => Where::After(pattern("position", text)?),
-                Some(Position::Before(text)) => Where::Before(pattern("position", text)?),
-                Some(Position::End) | None => Where::End,
-            },
-        };
-        match &rule.line {
-            Some(line) if line.contains('\n') => Err(Fault::Parameter("`line` must be one line".to_string())),
-            None if rule.present => Err(Fault::Parameter(table.missing("line"))),
-            None if rule.pattern.is_none() => Err(Fault::Parameter(table.missing("line"))),
-            _ => Ok(Wanted { path: reader.path("target_path"), rule }),
-        }
-    }
-
-    fn load(&self, host: &mut Host) -> Result<Option<(File, FileStat, Vec<u8>)>, Fault> {
-        let Some(place) = host.locate(&self.path)? else { return Ok(None) };
-        let Some((mut file, stat)) = host.open_file(&place, &self.path)? else { return Ok(None) };
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        if size > FILE_BYTES_MAX {
-            let message =
-                format!("{} has {size} bytes; lines of files over {FILE_BYTES_MAX} are not managed", self.path);
-            return Err(Fault::Refused(message));
-        }
-        // One more than there is, so that one read also meets the end.
-        let mut bytes = Vec::with_capacity(size as usize + 1);
-        (&mut file).take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(Fault::io("read", &self.path))?;
-        Ok(Some((file, stat, bytes)))
+fn read<'t>(task: &'t Task<'t>) -> Result<Edited<'t, Rule<'t>>, Fault> {
+    let table = types::find("file_line").ok_or_else(|| Fault::Parameter(types::unknown_type("file_line")))?;
+    let reader = Reader::try_new(table, task.params)?;
+    let position = reader.text("position").unwrap_or(Cow::Borrowed("end"));
+    let rule = Rule {
+        present: reader.is("state", "present", "present"),
+        line: reader.text("line"),
+        pattern: reader.text("match_pattern").map(|text| pattern("match_pattern", &text)).transpose()?,
+        place: match Position::parse(&position) {
+            Some(Position::Begin) => Where::Begin,
+            Some(Position::After(text)) => Where::After(pattern("position", text)?),
+            Some(Position::Before(text)) => Where::Before(pattern("position", text)?),
+            Some(Position::End) | None => Where::End,
+        },
+    };
+    match &rule.line {
+        Some(line) if line.contains('\n') => Err(Fault::Parameter("`line` must be one line".to_string())),
+        None if rule.present => Err(Fault::Parameter(table.missing("line"))),
+        None if rule.pattern.is_none() => Err(Fault::Parameter(table.missing("line"))),
+        _ => Ok(Edited::new(reader.path("target_path"), rule)),
     }
 }
 
-impl Statement for Wanted<'_> {
-    fn probe(&mut self, host: &mut Host, diff: bool) -> Result<Option<Drift>, Fault> {
-        let loaded = self.load(host)?;
-        let old = loaded.as_ref().map_or(&[][..], |(_, _, bytes)| bytes);
-        let Some(new) = edit(old, &self.rule).map_err(|error| Fault::Failed(format!("{}: {error}", self.path)))? else {
-            return Ok(None);
-        };
-        let action = if loaded.is_some() { Action::Change } else { Action::Create };
-        let diff = if diff { unified(&self.path, old, &new) } else { String::new() };
-        Ok(Some(Drift { diff, ..Drift::new(action, "") }))
-    }
-
-    fn converge(&mut self, host: &mut Host) -> Result<(), Fault> {
-        let loaded = self.load(host)?;
-        let place = host.locate_to_write(&self.path)?;
-        let old = loaded.as_ref().map_or(&[][..], |(_, _, bytes)| bytes);
-        match edit(old, &self.rule).map_err(|error| Fault::Failed(format!("{}: {error}", self.path)))? {
-            Some(new) => put(host, &place, loaded.as_ref().map(|(file, stat, _)| (file, stat)), &new, &self.path),
-            None => Ok(()),
-        }
-    }
-
-    fn spare_self(&self, host: &mut Host) -> Result<(), Fault> {
-        spare_path(host, &self.path, false)
+impl Edit for Rule<'_> {
+    fn edit(&self, old: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        edit(old, self)
     }
 }
 

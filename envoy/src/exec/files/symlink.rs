@@ -4,16 +4,16 @@
 use std::borrow::Cow;
 use std::os::fd::AsFd;
 
-use common::policy::params;
+use common::policy::types;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat, renameat};
 use nix::sys::stat::{FileStat, SFlag};
 use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
-use super::contract::{Action, Drift, Statement, settle, spare_path};
-use super::fault::Fault;
-use super::host::{Host, describe, kind_of, not_a};
-use super::read::Reader;
+use crate::exec::contract::{Action, Drift, Statement, settle, spare_path};
+use crate::exec::fault::Fault;
+use crate::exec::host::{Host, describe, kind_of, not_a};
+use crate::exec::read::Reader;
 use crate::plan::{Task, Verdict};
 use crate::sys::replace::{sync_directory, temporary_name};
 use crate::sys::root::Place;
@@ -36,7 +36,7 @@ struct Wanted<'t> {
 
 impl<'t> Wanted<'t> {
     fn read(task: &'t Task<'t>) -> Result<Wanted<'t>, Fault> {
-        let table = params::find("symlink").ok_or_else(|| Fault::Parameter(params::unknown_type("symlink")))?;
+        let table = types::find("symlink").ok_or_else(|| Fault::Parameter(types::unknown_type("symlink")))?;
         let reader = Reader::try_new(table, task.params)?;
         let wanted = Wanted {
             path: reader.path("target_path"),
@@ -48,7 +48,7 @@ impl<'t> Wanted<'t> {
         if wanted.present && wanted.to.is_empty() {
             return Err(Fault::Parameter(table.missing("to")));
         }
-        if wanted.present && wanted.hard && !params::is_absolute(&wanted.to) {
+        if wanted.present && wanted.hard && !common::policy::params::is_absolute(&wanted.to) {
             return Err(Fault::Parameter(
                 "`to` of a hard link must be a path that starts with / and has no `..`".to_string(),
             ));

@@ -1,0 +1,84 @@
+//! The parameter tables: one entry for each resource type, one file for each group. The server validates by them, the agent
+//! reads by them, and the reference for people is made of them. Plain data: what a type does is an executor of the agent.
+
+mod commands;
+mod files;
+pub mod reference;
+
+use super::params::{Kind, Param, Type};
+use crate::units::nearest;
+
+/// A group of types, for the reference.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    /// Title.
+    pub title: &'static str,
+    /// In order of name.
+    pub types: &'static [Type],
+}
+
+/// Every type that this version knows, by group.
+pub const GROUPS: &[Group] =
+    &[Group { title: "Files", types: files::TYPES }, Group { title: "Commands", types: commands::TYPES }];
+
+/// Every type.
+pub fn all() -> impl Iterator<Item = &'static Type> + Clone {
+    GROUPS.iter().flat_map(|group| group.types)
+}
+
+/// The type of that name.
+pub fn find(name: &str) -> Option<&'static Type> {
+    all().find(|known| known.name == name)
+}
+
+/// What to say of a type that does not exist.
+pub fn unknown_type(name: &str) -> String {
+    let names = all().map(|known| known.name);
+    match nearest(name, names.clone()) {
+        Some(near) => format!("no resource type `{name}`; did you mean `{near}`?"),
+        None => {
+            let mut names: Vec<&str> = names.collect();
+            names.sort_unstable();
+            format!("no resource type `{name}`; there are {}", names.join(", "))
+        }
+    }
+}
+
+const TARGET: Param = Param::required("target_path", Kind::Path, "where it is on the host");
+const STATE: Param =
+    Param::optional("state", Kind::Word(&["present", "absent"]), "present", "whether it should be there");
+const OWNER: Param = Param::optional("owner", Kind::Account, "left alone", "user that owns it");
+const GROUP: Param = Param::optional("group", Kind::Account, "left alone", "group that owns it");
+const MODE: Param = Param::optional("mode", Kind::Mode, "left alone", "permission bits, as \"0644\"");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_is_described_once_and_its_example_is_valid() {
+        for group in GROUPS {
+            let names: Vec<&str> = group.types.iter().map(|kind| kind.name).collect();
+            assert!(names.is_sorted(), "{}: in order of name: {names:?}", group.title);
+        }
+        for kind in all() {
+            assert_eq!(all().filter(|other| other.name == kind.name).count(), 1, "{} is there twice", kind.name);
+            assert!(!kind.meaning.is_empty() && kind.params.iter().all(|param| !param.meaning.is_empty()));
+            let file = format!("name: example\nresources:\n{}", indent(kind.example));
+            let mut load = |path: &str| Ok::<_, String>(format!("content of {path}\n").into_bytes());
+            let compiled = crate::policy::compile_file("example.vgo", file.as_bytes(), &mut load);
+            let bundle = compiled.unwrap_or_else(|errors| panic!("{}: {errors:?}", kind.name));
+            assert_eq!(bundle.resources[0].kind, kind.name);
+        }
+    }
+
+    fn indent(text: &str) -> String {
+        text.lines().map(|line| format!("  {line}\n")).collect()
+    }
+
+    #[test]
+    fn unknown_types_are_suggested() {
+        assert!(unknown_type("fiel").contains("did you mean `file`?"));
+        assert!(unknown_type("qqqqqqqqqq").contains("directory, exec"));
+    }
+}

@@ -1,0 +1,4 @@
+//! Executors of commands.
+
+pub mod exec;
+mod guard;
