@@ -77,7 +77,10 @@ pub(crate) fn on_written(
             server.state = state;
             server.fleet.for_each_mut(|entry| entry.assigned_serial = serial);
         }
-        (Pending::Epoch, Ok(Written::State(state))) => server.state = state,
+        (Pending::Epoch, Ok(Written::State(state))) => {
+            server.state = state;
+            server.restore.refused = None;
+        }
         (Pending::State { uuid, state }, Ok(written)) => {
             adopt(server, written);
             server.fleet.update(&uuid, |entry| entry.state = state);
@@ -93,7 +96,7 @@ pub(crate) fn on_written(
             log(Level::Warn, format!("assignments were not stored, to be tried again: {error}"), out);
         }
         (Pending::Epoch, Err(error)) => {
-            // The next envoy that knows more asks for it again.
+            // The next tick tries again, or the next envoy that knows more.
             server.restore.raising = 0;
             log(Level::Error, format!("the new epoch was not stored: {error}"), out);
         }

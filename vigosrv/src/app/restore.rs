@@ -20,6 +20,9 @@ pub(crate) struct Restore {
     pub review: bool,
     /// An epoch that was asked for but is not committed yet.
     pub raising: u64,
+    /// An epoch that the database refused, and why it is needed: to be tried again. Envoys that hold a channel do not show
+    /// their memory a second time.
+    pub refused: Option<(u64, String)>,
 }
 
 /// What an envoy remembers of this server, as shown in `Authenticate`.
@@ -46,7 +49,8 @@ fn raise(server: &mut Server, now: Now, epoch: u64, reason: String, out: &mut Ve
         return;
     }
     server.restore.raising = epoch;
-    log(Level::Warn, format!("epoch raised to {epoch}: {reason}"), out);
+    server.restore.refused = Some((epoch, reason.clone()));
+    log(Level::Warn, format!("raising the epoch to {epoch}: {reason}"), out);
     // Shown to nobody before it is durable: an envoy must not remember an epoch that a crash takes back.
     server.write(Write::RaiseEpoch { epoch, reason, at: now.wall }, Pending::Epoch, out);
 }
@@ -112,8 +116,13 @@ fn weigh_revocations(server: &mut Server, now: Now, uuid: Uuid, memory: Memory, 
     server.write(Write::Event(event), Pending::Nobody, out);
 }
 
-/// One line when the time after a restore is over.
+/// An epoch that was refused is tried again; one line when the time after a restore is over.
 pub(crate) fn on_tick(server: &mut Server, now: Now, out: &mut Vec<Effect>) {
+    if server.restore.raising == 0
+        && let Some((epoch, reason)) = server.restore.refused.take()
+    {
+        raise(server, now, epoch, reason, out);
+    }
     if server.restore.until > Mono(0) && now.mono >= server.restore.until {
         server.restore.until = Mono(0);
         let totals = server.fleet.totals(&server.clocks(now.mono));
