@@ -5,6 +5,7 @@ mod ledger;
 mod process;
 mod proxy;
 mod site;
+pub mod trace;
 
 pub use ledger::{Account, Entry, Stored, account, read_ledger, stored_records};
 pub use process::{Process, binary, wait_for, wait_until};

@@ -31,8 +31,7 @@ impl Process {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        // One that is gone already is what the caller finds out next.
-        let _ = kill(Pid::from_raw(self.0.id() as i32), signal);
+        send(self.0.id(), signal);
     }
 
     /// `kill -9`, and waits for the end.
@@ -42,8 +41,13 @@ impl Process {
     }
 
     /// TERM, and waits; panics when it does not end, or ends badly.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
         self.signal(Signal::SIGTERM);
+        self.wait();
+    }
+
+    /// Waits for a good end, and panics as [`stop`](Process::stop) does.
+    pub fn wait(mut self) {
         let status = wait_until("the process to end", || self.0.try_wait().ok().flatten());
         assert!(status.success(), "ended with {status}");
     }
@@ -59,6 +63,12 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Sends a signal.
+pub(crate) fn send(process: u32, signal: Signal) {
+    // One that is gone already is what the caller finds out next.
+    let _ = kill(Pid::from_raw(process as i32), signal);
 }
 
 /// A binary of this build: beside the program that runs, or, for a test, beside its folder.

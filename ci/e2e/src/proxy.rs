@@ -10,6 +10,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::trace::ANSWER_BYTES;
+
 /// A client waits this long for a server that is away, then is turned away.
 const AWAY: Duration = Duration::from_secs(20);
 /// Bytes moved at once.
@@ -122,7 +124,7 @@ impl Proxy {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match &state.caught {
-                Some((_, caught)) if caught.answer_bytes > 0 => return true,
+                Some((_, caught)) if caught.answer_bytes >= ANSWER_BYTES => return true,
                 Some(_) if !left.is_zero() => state = self.shared.wait(state, left),
                 _ => return false,
             }
@@ -304,14 +306,14 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    /// A server that answers every read with one byte.
+    /// A server that answers every read.
     fn echo() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             let (mut peer, _) = listener.accept().unwrap();
             let mut buffer = [0; 4096];
-            while matches!(peer.read(&mut buffer), Ok(1..)) && peer.write_all(b"x").is_ok() {}
+            while matches!(peer.read(&mut buffer), Ok(1..)) && peer.write_all(&[b'x'; ANSWER_BYTES]).is_ok() {}
         });
         address
     }
@@ -321,7 +323,7 @@ mod tests {
         let proxy = Proxy::start("127.0.0.1:0".parse().unwrap(), echo());
         let mut agent = TcpStream::connect(proxy.address()).unwrap();
         agent.set_read_timeout(Some(SOON)).unwrap();
-        let mut answer = [0; 1];
+        let mut answer = [0; ANSWER_BYTES];
         for _ in 0..SETTLED {
             agent.write_all(&[1; 100]).unwrap();
             agent.read_exact(&mut answer).unwrap();

@@ -5,9 +5,10 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::process::{Process, binary, document, wait_until};
+use crate::process::{Process, binary, document, send, wait_until};
 
 /// A server: its root, its fixed port, and its process while it runs.
 #[derive(Debug)]
@@ -60,12 +61,19 @@ impl Server {
 
     /// Starts it and waits until it says that it is ready.
     pub fn start(&mut self) {
+        self.start_as(|usual| usual);
+    }
+
+    /// The same by another command, made from the usual one: under a tracer, with limits, in a namespace.
+    pub fn start_as(&mut self, make: impl FnOnce(Command) -> Command) {
         self.write_yaml();
         let ready = self.root.join("run/vigosrv.json");
         let _ = fs::remove_file(&ready);
         let log = fs::File::options().create(true).append(true).open(self.root.join("log.txt")).expect("a log");
-        let mut command = Command::new(&self.program);
-        command.args(["serve", "--root"]).arg(&self.root).stdout(log.try_clone().expect("a handle")).stderr(log);
+        let mut usual = Command::new(&self.program);
+        usual.args(["serve", "--root"]).arg(&self.root);
+        let mut command = make(usual);
+        command.stdout(log.try_clone().expect("a handle")).stderr(log);
         let mut process = Process::start(&mut command);
         wait_until("the server to be ready", || {
             assert!(!process.ended(), "the server ended: {}", self.log());
@@ -74,13 +82,23 @@ impl Server {
         self.process = Some(process);
     }
 
+    /// The process id that it states, which is not that of a tracer around it.
+    pub fn id(&self) -> u32 {
+        let text = fs::read_to_string(self.root.join("run/vigosrv.json")).expect("it runs");
+        let stated: Value = serde_json::from_str(&text).expect("JSON");
+        stated["pid"].as_u64().expect("a process id") as u32
+    }
+
     /// TERM.
     pub fn stop(&mut self) {
-        self.process.take().expect("it runs").stop();
+        let process = self.process.take().expect("it runs");
+        send(self.id(), Signal::SIGTERM);
+        process.wait();
     }
 
     /// `kill -9`.
     pub fn kill(&mut self) {
+        send(self.id(), Signal::SIGKILL);
         self.process.take().expect("it runs").kill();
     }
 
