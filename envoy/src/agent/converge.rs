@@ -18,6 +18,7 @@ use super::config::Mode;
 use super::core::{Agent, Cx};
 use super::events::{Effect, RunOrder, Ticket, TraitTree};
 use super::gate::Applied;
+use super::notes::OWED_META;
 use super::status::LastRunDocument;
 use crate::cache::StoreOp;
 use crate::report::{RunContext, RunReport, run_result};
@@ -29,6 +30,8 @@ const GATHER_TIMEOUT_MS: u64 = 60_000;
 #[derive(Debug, Default)]
 pub(super) struct Converge {
     pub(super) phase: Phase,
+    /// The run waits for its promises to be stored.
+    promising: Option<Uuid>,
     /// Why the last due run could not start: reported once for each cause.
     pub(super) obstacle: String,
 }
@@ -123,7 +126,8 @@ impl Agent {
         // A run that could not start is a run: it is reported, once for each cause.
         cx.log(Level::Error, format!("no run: {obstacle}"));
         let run_id = Uuid::random(cx.rng);
-        let report = RunReport { run_id, started: cx.now, error: obstacle, ..RunReport::default() };
+        let owed = self.notes.owed.clone();
+        let report = RunReport { run_id, started: cx.now, error: obstacle, owed, ..RunReport::default() };
         let Some(running) = self.running(run_id, Manner::default(), cx) else { return };
         self.record_run(&report, &running, cx);
     }
@@ -210,6 +214,30 @@ impl Agent {
         cx.out.push(Effect::StartRun(Box::new(order)));
     }
 
+    /// A notification is pending from here on. It is stored before the change is made; the commit of the run's record takes it
+    /// back. A run that changes nothing that notifies costs nothing.
+    pub(super) fn on_promise(&mut self, run_id: Uuid, targets: Vec<String>, cx: &mut Cx<'_>) {
+        if !matches!(&self.converge.phase, Phase::Running(running) if running.run_id == run_id) {
+            return;
+        }
+        let new: Vec<String> = targets.into_iter().filter(|name| !self.notes.owed.contains(name)).collect();
+        if new.is_empty() || self.persist.refuses() {
+            return cx.out.push(Effect::Promised { run_id });
+        }
+        self.notes.owed.extend(new);
+        let (name, value) = self.notes.store_owed();
+        self.persist.put(StoreOp::SetMeta(name, value), true);
+        self.converge.promising = Some(run_id);
+    }
+
+    /// A commit has ended, or the disk refuses and what is promised is promised in memory only.
+    pub(super) fn settle_promises(&mut self, cx: &mut Cx<'_>) {
+        if self.persist.refuses() || !self.persist.holds(OWED_META) {
+            let waiting = self.converge.promising.take();
+            cx.out.extend(waiting.map(|run_id| Effect::Promised { run_id }));
+        }
+    }
+
     pub(super) fn on_run_done(&mut self, report: &RunReport, cx: &mut Cx<'_>) {
         let running = match std::mem::take(&mut self.converge.phase) {
             Phase::Running(running) if running.run_id == report.run_id => running,
@@ -223,6 +251,7 @@ impl Agent {
             return self.tell_waiters(report, &running, status, cx);
         }
         self.schedule.end();
+        self.converge.promising = None;
         let status = self.record_run(report, &running, cx);
         self.tell_waiters(report, &running, status, cx);
     }

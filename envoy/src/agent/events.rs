@@ -117,6 +117,13 @@ pub enum Event {
         /// What it did.
         report: Box<RunReport>,
     },
+    /// The run is about to change what notifies these resources: [`Effect::Promised`] answers when a kill cannot undo that.
+    Promise {
+        /// As ordered.
+        run_id: Uuid,
+        /// Names of resources.
+        targets: Vec<String>,
+    },
     /// Which of the asked blobs are not complete in the blob directory.
     BlobsChecked {
         /// As in [`Effect::BlobCheck`].
@@ -216,6 +223,11 @@ pub enum Effect {
     StopRun {
         /// Time for the current resource.
         grace_ms: u64,
+    },
+    /// What [`Event::Promise`] named is stored, or cannot be: the runner goes on.
+    Promised {
+        /// Of the run.
+        run_id: Uuid,
     },
     /// Looks which blobs are complete; [`Event::BlobsChecked`] answers.
     BlobCheck {

@@ -11,7 +11,8 @@ use crate::report::{Reader, Writer};
 
 const NOTES_META: &str = "agent.notes";
 const SERVERS_META: &str = "agent.servers";
-const OWED_META: &str = "agent.owed";
+/// Name of the meta value with the owed notifications.
+pub(super) const OWED_META: &str = "agent.owed";
 const META_VERSION: u8 = 1;
 
 /// The facts.

@@ -83,6 +83,11 @@ impl Persist {
         self.urgent = true;
     }
 
+    /// Whether this meta value waits for a commit that has not begun.
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.pending.iter().any(|op| matches!(op, StoreOp::SetMeta(held, _) if held == name))
+    }
+
     /// A commit is under way or wanted.
     pub(super) fn busy(&self) -> bool {
         self.in_flight.is_some() || self.urgent || self.slot.is_some()
@@ -170,6 +175,7 @@ impl Agent {
         if let Some((_, bundle)) = commit.slot {
             self.on_slot_stored(bundle, cx);
         }
+        self.settle_promises(cx);
         self.on_run_stored(cx);
         let settled = !self.persist.busy() && !self.queue.wants_store();
         self.flushed(settled);
@@ -209,6 +215,7 @@ impl Agent {
         self.persist.trouble = Some(Trouble { since, said: why.into(), retry_at: now + pause_ms, pause_ms });
         let dropped = self.queue.fit_memory(cx.now.wall.0);
         self.log_dropped(dropped, "the disk refuses and memory is bounded", cx);
+        self.settle_promises(cx);
         self.on_run_stored(cx);
         self.flushed(true);
     }

@@ -216,7 +216,7 @@ fn start_runner(setup: &Setup, uuid: Uuid, blob_dir: &Path, inbox: Inbox) -> std
         gatherer: Gatherer::new(root),
         logger: setup.logger(),
     };
-    Runner::start(around, move |event| inbox.put(event))
+    Runner::start(around, Arc::new(move |event| inbox.put(event)))
 }
 
 fn save_pins(identity: IdentityDir, uuid: Uuid) -> SavePins {

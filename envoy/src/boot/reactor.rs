@@ -311,6 +311,7 @@ impl Reactor {
                     events.push(Event::RunDone { report: Box::new(report) });
                 }
             }
+            Effect::Promised { run_id } => self.parts.runner.promised(run_id),
             Effect::StopRun { grace_ms } => self.parts.runner.stop(grace_ms),
             Effect::SavePins(pins) => {
                 let result = (self.parts.save_pins)(&pins);

@@ -3,9 +3,10 @@
 //! Orders come over a bounded channel; answers go to a callback that hands them to the loop and wakes it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use common::ids::{Hash32, Uuid};
 use common::log::Level;
@@ -14,12 +15,20 @@ use common::sys::logger::Logger;
 
 use crate::agent::{Event, RunOrder, Ticket};
 use crate::cache;
-use crate::exec::{Blob, Blobs, RunInput, run};
+use crate::exec::{Blob, Blobs, Promises, RunInput, run};
 use crate::sys::child::StopFlag;
 use crate::traits::{Facts, Gatherer};
 
 /// Orders that may wait: a run, and traits for the next one.
 const ORDERS_MAX: usize = 4;
+
+/// A run waits so long for its promises to be stored, then makes its change without: a hung disk stops no enforcement.
+const PROMISE_WAIT: Duration = Duration::from_secs(10);
+/// How often a stop is looked for meanwhile.
+const PROMISE_PIECE: Duration = Duration::from_millis(100);
+
+/// Where answers go. Called from the runner's thread; must not block.
+pub type Answers = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// What does not change from run to run.
 pub struct Surroundings {
@@ -66,19 +75,22 @@ enum Order {
 pub struct Runner {
     orders: Option<SyncSender<Order>>,
     stop: Arc<StopFlag>,
+    kept: SyncSender<Uuid>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Runner {
-    /// Starts the thread. `answer` is called from it and must not block.
-    pub fn start(around: Surroundings, answer: impl FnMut(Event) + Send + 'static) -> std::io::Result<Runner> {
+    /// Starts the thread.
+    pub fn start(around: Surroundings, answer: Answers) -> std::io::Result<Runner> {
         let (orders, received) = sync_channel(ORDERS_MAX);
         let stop = Arc::new(StopFlag::default());
         let flag = stop.clone();
+        let (kept, heard) = sync_channel(1);
+        let promises = Keeper { ask: answer.clone(), heard: Mutex::new(heard), stop: stop.clone() };
         let thread = std::thread::Builder::new().name("runner".into()).spawn(move || {
-            serve(&received, around, &flag, answer);
+            serve(&received, around, &flag, &answer, &(Arc::new(promises) as Arc<dyn Promises>));
         })?;
-        Ok(Runner { orders: Some(orders), stop, thread: Some(thread) })
+        Ok(Runner { orders: Some(orders), stop, kept, thread: Some(thread) })
     }
 
     /// Asks for traits. False when the thread is gone or has too much to do, which the core's own rules exclude.
@@ -91,9 +103,40 @@ impl Runner {
         self.orders.as_ref().is_some_and(|orders| orders.try_send(Order::Run(order)).is_ok())
     }
 
+    /// What the run under way promised is stored.
+    pub fn promised(&self, run_id: Uuid) {
+        // Nobody waits any more where it is full.
+        let _ = self.kept.try_send(run_id);
+    }
+
     /// Cuts the run under way short.
     pub fn stop(&self, grace_ms: u64) {
         self.stop.raise(grace_ms);
+    }
+}
+
+/// Asks the loop to store promises, and waits for it.
+struct Keeper {
+    ask: Answers,
+    heard: Mutex<Receiver<Uuid>>,
+    stop: Arc<StopFlag>,
+}
+
+impl Promises for Keeper {
+    fn keep(&self, run_id: Uuid, targets: Vec<String>) {
+        let Ok(heard) = self.heard.lock() else { return };
+        // An answer that came too late for the one who asked.
+        while heard.try_recv().is_ok() {}
+        (self.ask)(Event::Promise { run_id, targets });
+        for _ in 0..PROMISE_WAIT.as_millis() / PROMISE_PIECE.as_millis() {
+            match heard.recv_timeout(PROMISE_PIECE) {
+                Ok(answered) if answered == run_id => return,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) if self.stop.grace_ms().is_some() => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
     }
 }
 
@@ -108,7 +151,13 @@ impl Drop for Runner {
     }
 }
 
-fn serve(orders: &Receiver<Order>, mut around: Surroundings, stop: &Arc<StopFlag>, mut answer: impl FnMut(Event)) {
+fn serve(
+    orders: &Receiver<Order>,
+    mut around: Surroundings,
+    stop: &Arc<StopFlag>,
+    answer: &Answers,
+    promises: &Arc<dyn Promises>,
+) {
     while let Ok(order) = orders.recv() {
         match order {
             Order::Traits(ticket) => {
@@ -126,6 +175,7 @@ fn serve(orders: &Receiver<Order>, mut around: Surroundings, stop: &Arc<StopFlag
                     uuid: around.uuid,
                     sysroot: around.sysroot.clone(),
                     blobs: around.blobs.clone(),
+                    promises: Some(promises.clone()),
                     allow_self: around.allow_self,
                     protected: around.protected.clone(),
                     stop: stop.clone(),

@@ -1,5 +1,6 @@
 //! The contract of every executor: probe, converge, probe again. Nothing is written unless a probe found a difference, and
-//! nothing is called changed unless a second probe finds none.
+//! nothing is called changed unless a second probe finds none. What a change will notify is promised before it is made: after a
+//! kill nothing differs any more, and nobody would know.
 
 use common::outcome::Outcome;
 
@@ -83,6 +84,7 @@ fn try_settle(statement: &mut dyn Statement, host: &mut Host, task: &Task<'_>) -
     };
     statement.spare_self(host)?;
     if task.enforce {
+        host.promise(task.notify);
         let done = statement.converge(host);
         // A path may mean another directory now.
         host.root.forget();

@@ -2,6 +2,7 @@
 //! agent itself. One per run.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -9,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::bundle::BlobRef;
+use common::bundle::{BlobRef, Bundle};
 use common::crypto::sha256;
 use common::ids::Uuid;
 use common::limits;
@@ -20,7 +21,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 
 use super::fault::Fault;
-use super::input::{Blob, Blobs, RunInput};
+use super::input::{Blob, Blobs, Promises, RunInput};
 use super::read::Reader;
 use crate::sys::accounts::{Accounts, User};
 use crate::sys::child::{self, Finished, RunAs, Spec, StopFlag};
@@ -44,6 +45,10 @@ pub struct Host {
     blobs: Arc<dyn Blobs>,
     protected: Vec<PathBuf>,
     notes: Vec<String>,
+    bundle: Arc<Bundle>,
+    promises: Option<Arc<dyn Promises>>,
+    /// Resources that the next run will act on if this one does not end.
+    promised: HashSet<String>,
 }
 
 /// What a resource is about to do to a path.
@@ -91,12 +96,28 @@ impl Host {
             blobs: Arc::clone(&input.blobs),
             protected: protected.iter().map(real).collect(),
             notes: Vec::new(),
+            bundle: Arc::clone(&input.order.bundle),
+            promises: input.promises.clone(),
+            promised: input.order.owed.iter().cloned().collect(),
         })
     }
 
     /// What the whole run should say once.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
+    }
+
+    /// Something is about to change that notifies these resources: from here on they are notified, even if the process is
+    /// killed before it comes to them.
+    pub fn promise(&mut self, targets: &[u32]) {
+        let Some(promises) = &self.promises else { return };
+        let names = targets.iter().filter_map(|at| self.bundle.resources.get(*at as usize));
+        let new: Vec<String> =
+            names.map(|target| &target.name).filter(|name| !self.promised.contains(*name)).cloned().collect();
+        if !new.is_empty() {
+            promises.keep(self.run_id, new.clone());
+            self.promised.extend(new);
+        }
     }
 
     /// Owner and group that a resource asks for, as numbers; nothing without the right to set them.

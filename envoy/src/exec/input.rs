@@ -25,6 +25,12 @@ pub trait Blobs: Send + Sync {
     fn find(&self, hash: &Hash32) -> Option<Blob>;
 }
 
+/// Keeps notifications for the case that the run does not come to its end.
+pub trait Promises: Send + Sync {
+    /// Returns when the next run will act on these resources whatever happens to this process, or when that cannot be had.
+    fn keep(&self, run_id: Uuid, targets: Vec<String>);
+}
+
 /// Everything that one run is given. [`super::run`] blocks until it is over.
 pub struct RunInput {
     /// What to run.
@@ -35,6 +41,8 @@ pub struct RunInput {
     pub sysroot: Option<PathBuf>,
     /// Files of the policy.
     pub blobs: Arc<dyn Blobs>,
+    /// Where notifications outlive the process; nowhere for a run that is not repeated.
+    pub promises: Option<Arc<dyn Promises>>,
     /// Resources may touch `protected`.
     pub allow_self: bool,
     /// The agent's own files and directories on the host, sysroot or not: binary, state, identity, configuration.

@@ -14,5 +14,5 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use input::{Blob, Blobs, RunInput};
+pub use input::{Blob, Blobs, Promises, RunInput};
 pub use run::run;

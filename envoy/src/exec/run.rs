@@ -34,6 +34,7 @@ pub fn run(input: &RunInput) -> RunReport {
         Ok(host) => host,
         Err(fault) => {
             report.error = format!("the run could not start: {fault}");
+            report.owed.clone_from(&input.order.owed);
             return report;
         }
     };

@@ -61,6 +61,8 @@ pub struct Task<'t> {
     pub forced: bool,
     /// A diff is wanted.
     pub diff: bool,
+    /// Resources that a change notifies, by their place in the bundle.
+    pub notify: &'t [u32],
     /// Check and apply together end by then.
     pub deadline: Mono,
 }
@@ -328,6 +330,7 @@ impl<'w> Walk<'w> {
                 enforce: !self.options.dry_run && !resource.noop,
                 forced: ready.forced,
                 diff: self.options.diff && !resource.sensitive,
+                notify: &resource.notify,
                 deadline: now + resource.timeout_ms,
             });
             let settled = !matches!(verdict.outcome, Outcome::Failed | Outcome::Blocked);

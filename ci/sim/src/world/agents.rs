@@ -116,7 +116,10 @@ impl World {
             AgentEffect::BlobWrite { hash, last: true, .. } => {
                 self.agenda.at(self.now + 2, What::BlobWritten { host: index, incarnation, hash });
             }
-            AgentEffect::BlobWrite { .. } | AgentEffect::BlobsKeep(_) | AgentEffect::Notify(_) => {}
+            AgentEffect::BlobWrite { .. }
+            | AgentEffect::Promised { .. }
+            | AgentEffect::BlobsKeep(_)
+            | AgentEffect::Notify(_) => {}
             AgentEffect::SavePins(pins) => {
                 self.hosts[index].saving.push_back(*pins);
                 let when = self.now + 1 + self.rng.below(20);

@@ -49,6 +49,7 @@ pub struct World {
     pub notices: Vec<Notice>,
     pub pins_fail: bool,
     pub stop_run: bool,
+    pub promised: Vec<Uuid>,
     queue: VecDeque<(u64, Event)>,
     link: Option<(LinkId, String, [u8; 32])>,
     hello: Option<Hash32>,
@@ -99,6 +100,7 @@ impl World {
             notices: Vec::new(),
             pins_fail: false,
             stop_run: false,
+            promised: Vec::new(),
             queue: VecDeque::new(),
             link: None,
             hello: None,
@@ -140,6 +142,17 @@ impl World {
 
     pub fn control(&mut self, id: u64, request: ControlRequest) {
         self.push(0, Event::Control { id: ControlId(id), request });
+    }
+
+    /// Lets time pass until a run is under way; its id.
+    pub fn start_run(&mut self) -> Uuid {
+        for _ in 0..100_000 {
+            if let Some((_, order)) = &self.running {
+                return order.run_id;
+            }
+            self.run_for(1);
+        }
+        panic!("no run starts: {:#?}", self.log);
     }
 
     pub fn status(&mut self) -> Box<status::StatusDocument> {
@@ -253,6 +266,7 @@ impl World {
                 let report = self.perform(&order);
                 self.push(self.run_ms, Event::RunDone { report: Box::new(report) });
             }
+            Effect::Promised { run_id } => self.promised.push(run_id),
             Effect::StopRun { .. } => {
                 self.stop_run = true;
                 let at = self.now.mono.0 + 10;

@@ -3,6 +3,7 @@
 mod harness;
 mod law;
 mod life;
+mod notify;
 mod refusal;
 mod server;
 mod trust;

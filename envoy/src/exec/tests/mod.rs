@@ -5,6 +5,7 @@ mod command;
 mod directory;
 mod file;
 mod file_line;
+mod promises;
 mod runner;
 mod sandbox;
 mod suite;

@@ -16,7 +16,7 @@ use common::outcome::Outcome;
 use common::sys::Clock;
 
 use crate::agent::{RunOrder, TraitTree};
-use crate::exec::{Blob, Blobs, RunInput, run};
+use crate::exec::{Blob, Blobs, Promises, RunInput, run};
 use crate::report::{ResourceReport, RunReport};
 use crate::sys::child::StopFlag;
 
@@ -42,6 +42,7 @@ pub struct Sandbox {
     pub protected: Vec<PathBuf>,
     pub allow_self: bool,
     pub stop: Arc<StopFlag>,
+    pub promises: Option<Arc<dyn Promises>>,
 }
 
 impl Sandbox {
@@ -55,6 +56,7 @@ impl Sandbox {
             protected: Vec::new(),
             allow_self: false,
             stop: Arc::default(),
+            promises: None,
         }
     }
 
@@ -87,6 +89,7 @@ impl Sandbox {
             uuid: Uuid::from_bytes([9; 16]),
             sysroot: Some(self.dir.path().to_path_buf()),
             blobs: Arc::clone(&self.store) as Arc<dyn Blobs>,
+            promises: self.promises.clone(),
             allow_self: self.allow_self,
             protected: self.protected.clone(),
             stop: Arc::clone(&self.stop),
