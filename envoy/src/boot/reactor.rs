@@ -276,7 +276,7 @@ impl Reactor {
             events.push(Event::Control { id: ControlId(id), request });
         }
         // Answers that were made just now leave now.
-        control.drive(self.ports.poll.registry(), now.mono);
+        control.flush(self.ports.poll.registry());
     }
 
     fn obey(&mut self, now: Now, effect: Effect, events: &mut Vec<Event>) {
@@ -364,7 +364,7 @@ impl Reactor {
             ControlReply::Refused(why) => Reply::Refused(why),
         };
         control.reply(waiting, &reply, now.mono);
-        control.drive(self.ports.poll.registry(), now.mono);
+        control.flush(self.ports.poll.registry());
     }
 
     fn log(&self, now: Now, level: Level, line: &str) {

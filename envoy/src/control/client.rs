@@ -78,9 +78,29 @@ mod tests {
                 assert_eq!(request, Request::Status);
                 control.reply(waiting, &Reply::Document(serde_json::json!({"ok": true})), Mono(1));
             }
-            control.drive(poll.registry(), Mono(1));
+            control.flush(poll.registry());
         }
         assert_eq!(client.join().unwrap(), Ok(serde_json::json!({"ok": true})));
+    }
+
+    #[test]
+    fn a_request_that_comes_while_another_is_answered_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let mut control = Control::bind(&dir.path().join(SOCKET), poll.registry(), 10).unwrap();
+        let line = serde_json::to_string(&Request::Status).unwrap() + "\n";
+        let connect = || UnixStream::connect(dir.path().join(SOCKET)).unwrap();
+        let (mut first, mut second) = (connect(), connect());
+        first.write_all(line.as_bytes()).unwrap();
+        let asked = control.drive(poll.registry(), Mono(1));
+        assert_eq!(asked.len(), 1);
+        second.write_all(line.as_bytes()).unwrap();
+        control.reply(asked[0].0, &Reply::Document(serde_json::json!({"ok": true})), Mono(1));
+        control.flush(poll.registry());
+        let mut answer = String::new();
+        first.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("ok"), "{answer}");
+        assert_eq!(control.drive(poll.registry(), Mono(1)).len(), 1, "the second request is still to be heard");
     }
 
     #[test]

@@ -59,6 +59,7 @@ impl Control {
     }
 
     /// Accepts, reads and writes; returns what was asked.
+    #[must_use = "a request that is dropped is never answered"]
     pub fn drive(&mut self, registry: &Registry, now: Mono) -> Vec<(Waiting, Request)> {
         self.accept(registry, now);
         let (mut asked, mut gone) = (Vec::new(), Vec::new());
@@ -69,15 +70,27 @@ impl Control {
                 Turn::Over => gone.push(id),
             }
         }
-        for id in gone {
-            if let Some(mut connection) = self.connections.remove(&id) {
-                let _ = registry.deregister(&mut connection.stream);
-            }
-        }
+        self.forget(&gone, registry);
         asked
     }
 
-    /// Answers; the bytes leave with the next [`Control::drive`]. Somebody who has gone meanwhile is no error.
+    /// Writes what was answered, and asks nobody: for a moment at which new requests cannot be taken.
+    pub fn flush(&mut self, registry: &Registry) {
+        let over = |(&id, connection): (&u64, &mut Connection)| matches!(connection.write(), Turn::Over).then_some(id);
+        let gone: Vec<u64> = self.connections.iter_mut().filter_map(over).collect();
+        self.forget(&gone, registry);
+    }
+
+    fn forget(&mut self, gone: &[u64], registry: &Registry) {
+        for id in gone {
+            if let Some(mut connection) = self.connections.remove(id) {
+                let _ = registry.deregister(&mut connection.stream);
+            }
+        }
+    }
+
+    /// Answers; the bytes leave with the next [`Control::drive`] or [`Control::flush`]. Somebody who has gone meanwhile is
+    /// no error.
     pub fn reply(&mut self, to: Waiting, reply: &Reply, now: Mono) {
         if let Some(connection) = self.connections.get_mut(&to.0) {
             connection.answer(reply, now);
@@ -144,6 +157,11 @@ impl Connection {
                 return Turn::Over;
             }
         }
+        self.write()
+    }
+
+    /// Writes what there is to write.
+    fn write(&mut self) -> Turn {
         while !self.output.is_empty() {
             match self.stream.write(&self.output) {
                 Ok(0) => return Turn::Over,

@@ -1,0 +1,177 @@
+//! The pauses between attempts of a real agent whose server is gone, seen by a listener in the server's place, on a test clock that
+//! runs faster.
+
+use std::net::TcpListener;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use vigo_e2e::{Envoy, Server, wait_until};
+
+const NAME: &str = "backoff.example";
+const SCALE: u32 = 20;
+const NOMINAL_S: [f64; 8] = [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0];
+/// What a busy machine may add to a pause or, where the attempt before it was seen late, take from it: real time.
+const SLACK: Duration = Duration::from_millis(60);
+const LATE: Duration = Duration::from_secs(1);
+const POLICY: [(&str, &str); 2] = [
+    (
+        "configcrates/kept.vgo",
+        "name: kept\nresources:\n  - {name: kept, type: file, target_path: /kept, content: kept}\n",
+    ),
+    ("envoys/all.vgo", "envoys:\n  - match: \"*\"\n    configcrates: [kept]\n"),
+];
+
+/// Takes the place of a server: notes when somebody calls, and hangs up.
+struct Deaf {
+    calls: Receiver<Instant>,
+    port: u16,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Deaf {
+    fn listen(port: u16) -> Deaf {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let (sender, calls) = channel();
+        let thread = std::thread::spawn(move || {
+            for call in listener.incoming() {
+                drop(call);
+                // The test is over, or wants the port back.
+                if sender.send(Instant::now()).is_err() {
+                    return;
+                }
+            }
+        });
+        Deaf { calls, port, thread: Some(thread) }
+    }
+
+    fn next(&self) -> Instant {
+        self.calls.recv_timeout(Duration::from_secs(60)).expect("the agent tries again")
+    }
+
+    /// The next so many pauses, from this attempt on.
+    fn pauses(&self, mut last: Instant, n: usize) -> Vec<Duration> {
+        let mut pauses = Vec::new();
+        for _ in 0..n {
+            let call = self.next();
+            pauses.push(call - last);
+            last = call;
+        }
+        pauses
+    }
+}
+
+impl Drop for Deaf {
+    fn drop(&mut self) {
+        let (_, gone) = channel();
+        self.calls = gone;
+        let _ = std::net::TcpStream::connect(("127.0.0.1", self.port));
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// Checks one pause against its nominal length.
+fn check(pause: Duration, nominal_s: f64) {
+    let scaled = |seconds: f64| Duration::from_secs_f64(seconds / f64::from(SCALE));
+    let (least, most) = (scaled(nominal_s * 0.8).saturating_sub(SLACK), scaled((nominal_s * 1.2).min(300.0)) + LATE);
+    assert!(pause >= least && pause <= most, "{pause:?} is not {least:?} to {most:?}, for {nominal_s} s");
+}
+
+fn site(dir: &std::path::Path, settings: &str) -> (Server, Envoy) {
+    let mut server = Server::new(dir, settings, &POLICY);
+    server.start();
+    let mut envoy = Envoy::new(&dir.join("envoy"));
+    envoy.clock = format!("scale={SCALE}");
+    envoy.enroll(&server, NAME);
+    envoy.start();
+    wait_until("the first check-in", || envoy.ask(&["status"])["checked_in_ms_ago"].as_u64());
+    (server, envoy)
+}
+
+#[test]
+fn pauses_double_to_their_ceiling_survive_restarts_and_are_reset_by_success() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, mut envoy) = site(dir.path(), "checkin: {interval: 10m}");
+    server.stop();
+    let deaf = Deaf::listen(server.port);
+    // The connection it held is gone: that is the first failure, and the first attempt follows its pause.
+    let lost = Instant::now();
+    let first = deaf.next();
+    assert!(first - lost <= Duration::from_secs_f64(6.0 / f64::from(SCALE)) + LATE, "{:?}", first - lost);
+    // Killed in the middle, and stopped in the middle: it goes on where it was.
+    for (pause, nominal) in deaf.pauses(first, 2).into_iter().zip(&NOMINAL_S[1..3]) {
+        check(pause, *nominal);
+    }
+    let status = envoy.ask(&["status"]);
+    assert_eq!(status["attempt"], 4, "{status}");
+    envoy.kill();
+    let started = Instant::now();
+    envoy.start();
+    // What is left of a pause is not known after a restart: the whole of it, without jitter.
+    let again = deaf.next();
+    check(again - started, NOMINAL_S[3]);
+    let mut pauses = deaf.pauses(again, 2);
+    envoy.stop();
+    let started = Instant::now();
+    envoy.start();
+    let again = deaf.next();
+    check(again - started, NOMINAL_S[6]);
+    pauses.extend(deaf.pauses(again, 2));
+    for (pause, nominal) in pauses.into_iter().zip([NOMINAL_S[4], NOMINAL_S[5], NOMINAL_S[7], NOMINAL_S[7]]) {
+        check(pause, nominal);
+    }
+
+    // The server is back: one success, and the next loss begins with the shortest pause.
+    drop(deaf);
+    server.start();
+    wait_until("the agent to find the server", || (envoy.ask(&["status"])["attempt"] == 0).then_some(()));
+    server.stop();
+    let deaf = Deaf::listen(server.port);
+    let first = deaf.next();
+    for (pause, nominal) in deaf.pauses(first, 3).into_iter().zip(&NOMINAL_S[1..4]) {
+        check(pause, *nominal);
+    }
+    let log = envoy.log();
+    assert_eq!(log.matches("server lost").count(), 4, "one line for each loss and each start without a server: {log}");
+    assert_eq!(log.matches("is back after").count(), 1, "{log}");
+    envoy.stop();
+}
+
+#[test]
+fn the_slot_of_an_overloaded_server_wins_over_backoff_and_interval() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, mut envoy) = site(dir.path(), "checkin: {interval: 1s}\nlimits: {checkins_per_second: 1}");
+    // It is in backoff when the server comes back.
+    server.kill();
+    wait_until("a few failures", || (envoy.ask(&["status"])["attempt"].as_u64() >= Some(3)).then_some(()));
+    server.start();
+    // A second agent whose clock is so fast that the server promises slots far ahead.
+    let mut greedy = Envoy::new(&dir.path().join("greedy"));
+    greedy.clock = "scale=2000".into();
+    greedy.enroll(&server, "greedy.example");
+    greedy.start();
+    // Further away than interval and backoff could be: a slot.
+    let slot_ms = wait_until("a slot", || {
+        let status = envoy.ask(&["status"]);
+        assert_ne!(status["connection"], "refused", "{status}");
+        status["next_check_in_ms"].as_u64().filter(|ms| *ms > 30_000 && status["attempt"] == 0)
+    });
+    let from = Instant::now();
+    greedy.kill();
+    let checked_in = || envoy.ask(&["status"])["checked_in_ms_ago"].as_u64();
+    let early = Duration::from_millis(slot_ms / u64::from(SCALE)) / 2;
+    wait_until("half of the slot to pass", || {
+        let age = checked_in().unwrap();
+        assert!(age + 1_000 >= from.elapsed().as_millis() as u64 * u64::from(SCALE), "it did not wait: {age} ms ago");
+        (from.elapsed() >= early).then_some(())
+    });
+    let waited = wait_until("the appointment", || {
+        let age = checked_in().unwrap();
+        (age < slot_ms / 2).then(|| from.elapsed() - Duration::from_millis(age / u64::from(SCALE)))
+    });
+    let promised = Duration::from_millis(slot_ms / u64::from(SCALE));
+    assert!(waited + SLACK >= promised && waited <= promised + LATE, "{waited:?} for a slot in {promised:?}");
+    envoy.stop();
+}
