@@ -84,7 +84,8 @@ fn site(dir: &std::path::Path, settings: &str) -> (Server, Envoy) {
     server.start();
     let mut envoy = Envoy::new(&dir.join("envoy"));
     envoy.clock = format!("scale={SCALE}");
-    envoy.enroll(&server, NAME);
+    // The name that the server advertises: the agent has one address, and a round is one attempt.
+    envoy.enroll_at(&format!("localhost:{}", server.port), &server, NAME);
     envoy.start();
     wait_until("the first check-in", || envoy.ask(&["status"])["checked_in_ms_ago"].as_u64());
     (server, envoy)
