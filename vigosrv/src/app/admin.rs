@@ -1,16 +1,13 @@
 //! What operators ask of the core. Every change is durable before the operator reads "done".
 
 use common::ids::{Uuid, hex, is_hostname};
-use common::proto::{Enrolled, Message, wire};
+use common::proto::Enrolled;
 use common::time::Now;
 
 use super::pending::AfterAdmin;
 use super::periodic::push;
-use super::{AdminError, AdminReply, AdminRequest, Effect, Pending, RebootstrapTarget, Server};
+use super::{AdminError, AdminReply, AdminRequest, Effect, Pending, Server};
 use crate::store::{AuditRow, InviteRow, PublishWrite, Write};
-
-/// A re-bootstrap statement is good for this long, in milliseconds of server time.
-const STATEMENT_TTL_MS: u64 = 7 * 24 * 3_600_000;
 
 /// An operator wants something.
 pub(crate) fn on_request(server: &mut Server, now: Now, ticket: u64, request: AdminRequest, out: &mut Vec<Effect>) {
@@ -83,8 +80,7 @@ fn decide(
         }
         AdminRequest::Rebootstrap { uuids, target, actor } => {
             audit(server, now, &actor, "rebootstrap", &target.address, out);
-            let result = rebootstrap(server, now, uuids, &target, out);
-            out.push(Effect::AdminReply { ticket, result: Ok(result) });
+            super::statements::order(server, now, ticket, uuids, &target, out);
         }
         AdminRequest::Published { compiled, actor, message, summary } => {
             audit(server, now, &actor, "publish", &hex(&compiled.tree_hash().0), out);
@@ -124,54 +120,6 @@ pub(crate) fn revoked(server: &mut Server, uuid: &Uuid, out: &mut Vec<Effect>) {
             out.push(Effect::Close { conn: *conn, graceful: false });
         }
     }
-}
-
-fn rebootstrap(
-    server: &mut Server,
-    now: Now,
-    mut uuids: Vec<Uuid>,
-    target: &RebootstrapTarget,
-    out: &mut Vec<Effect>,
-) -> AdminReply {
-    if uuids.is_empty() {
-        server.fleet.for_each(|entry| {
-            if entry.may_connect() {
-                uuids.push(entry.uuid);
-            }
-        });
-    }
-    let total = uuids.len();
-    let mut reached = 0;
-    for uuid in uuids {
-        let mut nonce = vec![0; 16];
-        server.rng.fill(&mut nonce);
-        let statement = wire::Redirect {
-            uuid: uuid.as_bytes().to_vec(),
-            nonce,
-            expires_ms: now.wall.ms() + STATEMENT_TTL_MS,
-            epoch: server.state.version.epoch,
-            address: target.address.clone(),
-            ca_hash: ca_hash(&target.ca_pem),
-            identity_key: target.identity_key.as_bytes().to_vec(),
-            policy_key: target.policy_key.as_bytes().to_vec(),
-            ca_pem: target.ca_pem.clone(),
-        };
-        let key = &server.identity.identity;
-        let signed = common::bundle::sign(key, common::crypto::Context::Redirect, statement.encode_to_vec());
-        server.statements.insert(uuid, signed);
-        // A held envoy is told to check in, and gets the statement there: one way to deliver it, not two.
-        reached += usize::from(push(server, &uuid, out));
-    }
-    AdminReply::Reached { now: reached, later: total - reached }
-}
-
-/// Hash of the certificate inside a PEM text; of the text itself where it is none, so that it fits nothing.
-fn ca_hash(pem: &str) -> Vec<u8> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
-    let der = CertificateDer::from_pem_slice(pem.as_bytes());
-    let bytes = der.as_ref().map_or(pem.as_bytes(), |der| der.as_ref());
-    common::crypto::sha256(&[bytes]).0.to_vec()
 }
 
 fn name_of(server: &Server, uuid: &Uuid) -> Result<String, AdminError> {

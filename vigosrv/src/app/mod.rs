@@ -15,6 +15,9 @@ mod restore;
 mod served;
 mod session;
 mod settings;
+mod statements;
+#[cfg(test)]
+mod tests;
 
 pub use admission::{Admission, Verdict};
 pub use events::*;
@@ -39,6 +42,7 @@ use crate::store::{ServerState, Snapshot, Write};
 pub(crate) use pending::{Pending, found_duplicate, put_off};
 pub(crate) use restore::{Memory, weigh};
 pub(crate) use session::{Session, Stage};
+pub(crate) use statements::{Statement, statement_for};
 
 /// What a server is made from.
 pub struct ServerInit {
@@ -80,7 +84,7 @@ pub struct Server {
     pub(crate) periodic: periodic::Periodic,
     pub(crate) restore: restore::Restore,
     /// Statements to hand over at the next contact.
-    pub(crate) statements: OwnKeys<Uuid, wire::Signed>,
+    pub(crate) statements: OwnKeys<Uuid, Statement>,
     /// Envoys that were enrolled to replace another: new -> old.
     pub(crate) replacing: OwnKeys<Uuid, Uuid>,
     pub(crate) stats: Stats,
@@ -116,6 +120,7 @@ impl Server {
         if let Some(reason) = init.restored {
             restore::begin(&mut server, init.now, reason, out);
         }
+        statements::load(&mut server, init.now, init.snapshot.statements, out);
         server.settle_interval(init.now, out);
         server.reassign_differing(init.now, out);
         server

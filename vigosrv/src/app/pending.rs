@@ -45,6 +45,8 @@ pub(crate) enum AfterAdmin {
     Nothing,
     /// Closes the envoy's connections.
     Revoked { uuid: Uuid },
+    /// Hands the statements over.
+    Statements { rows: Vec<crate::store::StatementRow> },
     /// Gives it its new standing.
     State { uuid: Uuid, state: Enrolled },
     /// Gives it its new name.
@@ -333,6 +335,7 @@ fn answered(
     match then {
         AfterAdmin::Nothing => {}
         AfterAdmin::Revoked { uuid } => super::admin::revoked(server, &uuid, out),
+        AfterAdmin::Statements { rows } => answer = super::statements::ordered(server, rows, out),
         AfterAdmin::State { uuid, state } => {
             let serial = server.state.version.serial;
             server.fleet.update(&uuid, |entry| {

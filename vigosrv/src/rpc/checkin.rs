@@ -52,8 +52,8 @@ pub(super) fn on_check_in(server: &mut Server, now: Now, call: CallId, body: &By
         return fail(call, Code::Unauthenticated, "this envoy is not known any more", out);
     };
     answer.want_traits = want_traits;
-    if let Some(statement) = server.statements.get(&uuid) {
-        (answer.result, answer.redirect) = (Answer::Redirect as i32, Some(statement.clone()));
+    if let Some(statement) = crate::app::statement_for(server, now, &uuid, out) {
+        (answer.result, answer.redirect) = (Answer::Redirect as i32, Some(statement));
         return reply(call, &answer, out);
     }
     match decision {

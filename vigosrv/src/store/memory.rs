@@ -13,8 +13,8 @@ use common::time::Wall;
 
 use super::tables::{NewRecord, Progress, Span, Tables, TokenRow};
 use super::{
-    AuditRow, EnvoyRow, EventRow, InviteRow, PublishWrite, ServerState, Sighting, Snapshot, Store, StoreError,
-    StoredRecord, Write, Written, rules,
+    AuditRow, EnvoyRow, EventRow, InviteRow, PublishWrite, ServerState, Sighting, Snapshot, StatementRow, Store,
+    StoreError, StoredRecord, Write, Written, rules,
 };
 
 /// A record as stored, on the main chain or beside it.
@@ -55,6 +55,7 @@ pub struct MemoryStore {
     audit: Vec<(AuditRow, Hash32)>,
     publishes: Vec<(u64, PublishWrite)>,
     revocations: Vec<(u64, Uuid)>,
+    statements: BTreeMap<Uuid, StatementRow>,
 }
 
 impl ServerState {
@@ -87,6 +88,7 @@ impl MemoryStore {
             audit: Vec::new(),
             publishes: Vec::new(),
             revocations: Vec::new(),
+            statements: BTreeMap::new(),
         }
     }
 
@@ -147,7 +149,8 @@ impl Store for MemoryStore {
     fn load(&mut self) -> Result<Snapshot, StoreError> {
         let mut envoys: Vec<EnvoyRow> = self.envoys.values().map(|envoy| envoy.row.clone()).collect();
         envoys.sort_unstable_by_key(|row| (row.enrolled_at, row.uuid));
-        Ok(Snapshot { state: self.state.clone(), envoys })
+        let statements = self.statements.values().cloned().collect();
+        Ok(Snapshot { state: self.state.clone(), envoys, statements })
     }
 
     fn close(&mut self) -> Result<(), StoreError> {
@@ -340,6 +343,16 @@ impl Tables for MemoryStore {
 
     fn insert_publish(&mut self, serial: u64, publish: &PublishWrite) -> Result<(), StoreError> {
         self.publishes.push((serial, publish.clone()));
+        Ok(())
+    }
+
+    fn put_statement(&mut self, row: &StatementRow) -> Result<(), StoreError> {
+        self.statements.insert(row.uuid, row.clone());
+        Ok(())
+    }
+
+    fn remove_statement(&mut self, uuid: &Uuid) -> Result<(), StoreError> {
+        self.statements.remove(uuid);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use common::chain::Lane;
 use common::crypto::PublicKey;
 use common::ids::{Hash32, ServerId, Uuid};
 use common::outcome::{Counts, Status};
-use common::proto::{Enrolled, RecordMeta};
+use common::proto::{Enrolled, RecordMeta, wire};
 use common::time::Wall;
 
 /// One durable change.
@@ -42,6 +42,11 @@ pub enum Write {
     /// Raises the epoch to this value (never lowers it) and records why. Settles a recognised restore: until one is
     /// committed, a database that was found restored is found so again at every start.
     RaiseEpoch { epoch: u64, reason: String, at: Wall },
+    /// Statements to hand over at the next contact, each in place of an older one of its envoy. Unknown and revoked envoys get none;
+    /// a revocation takes an envoy's away.
+    PutStatements(Vec<StatementRow>),
+    /// The statement is handed over no more.
+    DropStatement { uuid: Uuid },
     /// Free-form entry of the event log.
     Event(EventRow),
     /// Entry of the hash-chained audit log.
@@ -190,6 +195,15 @@ pub struct InviteRow {
     pub created_at: Wall,
     /// By whom (a user name or `uid 0`).
     pub author: String,
+}
+
+/// A signed redirect that waits for its envoy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatementRow {
+    /// For whom.
+    pub uuid: Uuid,
+    /// As it will travel.
+    pub signed: wire::Signed,
 }
 
 /// A publish.
@@ -349,6 +363,8 @@ pub struct Snapshot {
     pub state: ServerState,
     /// Every envoy, revoked ones too.
     pub envoys: Vec<EnvoyRow>,
+    /// Statements that wait for their envoys.
+    pub statements: Vec<StatementRow>,
 }
 
 /// Durable state of a server. One owner, one writer.

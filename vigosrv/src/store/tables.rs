@@ -8,7 +8,10 @@ use common::outcome::{Counts, Status};
 use common::proto::Enrolled;
 use common::time::Wall;
 
-use super::{AuditRow, EnvoyRow, EventRow, InviteRow, PublishWrite, ServerState, Sighting, StoreError, StoredRecord};
+use super::{
+    AuditRow, EnvoyRow, EventRow, InviteRow, PublishWrite, ServerState, Sighting, StatementRow, StoreError,
+    StoredRecord,
+};
 
 /// The part of an envoy's row that results change.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,6 +129,10 @@ pub trait Tables {
     fn insert_audit(&mut self, row: &AuditRow, hash: Hash32) -> Result<(), StoreError>;
     /// A publish under its serial.
     fn insert_publish(&mut self, serial: u64, publish: &PublishWrite) -> Result<(), StoreError>;
+    /// A statement that waits for an envoy, in place of an older one.
+    fn put_statement(&mut self, row: &StatementRow) -> Result<(), StoreError>;
+    /// Removes it, if there is one.
+    fn remove_statement(&mut self, uuid: &Uuid) -> Result<(), StoreError>;
     /// A revocation under its counter.
     fn insert_revocation(&mut self, counter: u64, uuid: &Uuid, at: Wall, reason: &str) -> Result<(), StoreError>;
 }

@@ -160,3 +160,22 @@ fn events_are_kept_in_order() {
         assert!(has_events(store, &["a", "b"]));
     });
 }
+
+#[test]
+fn statements_wait_for_their_envoys_and_end_with_a_revocation() {
+    check(|store| {
+        let (a, b) = (enrolled(store, 1), enrolled(store, 2));
+        let row = |uuid, text: &'static [u8]| StatementRow {
+            uuid,
+            signed: wire::Signed { payload: text.into(), signature: vec![3; 64] },
+        };
+        one(store, Write::PutStatements(vec![row(a, b"old"), row(b, b"b"), row(uuid(99), b"nobody")]));
+        one(store, Write::PutStatements(vec![row(a, b"new")]));
+        assert_eq!(store.load().unwrap().statements, [row(a, b"new"), row(b, b"b")]);
+        one(store, Write::Revoke { uuid: a, at: Wall(1), reason: "lost".into() });
+        one(store, Write::PutStatements(vec![row(a, b"again")]));
+        assert_eq!(store.load().unwrap().statements, [row(b, b"b")]);
+        one(store, Write::DropStatement { uuid: b });
+        assert!(store.load().unwrap().statements.is_empty());
+    });
+}

@@ -54,6 +54,18 @@ fn apply_one<T: Tables>(tables: &mut T, write: &Write) -> Result<Written, StoreE
             Ok(state_now(tables))
         }
         Write::RaiseEpoch { epoch, reason, at } => raise_epoch(tables, *epoch, reason, *at),
+        Write::PutStatements(rows) => {
+            for row in rows {
+                if standing(tables, &row.uuid)? {
+                    tables.put_statement(row)?;
+                }
+            }
+            Ok(Written::Done)
+        }
+        Write::DropStatement { uuid } => {
+            tables.remove_statement(uuid)?;
+            Ok(Written::Done)
+        }
         Write::Event(event) => {
             tables.event(event)?;
             Ok(Written::Done)
@@ -87,6 +99,7 @@ fn revoke<T: Tables>(tables: &mut T, uuid: &Uuid, at: Wall, reason: &str) -> Res
     tables.insert_revocation(state.revocation_counter, uuid, at, reason)?;
     tables.put_server(state);
     tables.set_envoy_state(uuid, Enrolled::Revoked)?;
+    tables.remove_statement(uuid)?;
     let detail = format!("{} is revoked: {reason}", row.hostname);
     tables.event(&EventRow { at, kind: "revoked".into(), uuid: Some(*uuid), detail })?;
     Ok(state_now(tables))

@@ -15,7 +15,8 @@ use super::error::store_error;
 use super::record::{self, BodyColumns};
 use crate::store::tables::{NewRecord, Progress, Span, Tables, TokenRow};
 use crate::store::{
-    AuditRow, EnvoyRow, EventRow, InviteRow, PublishWrite, ServerState, Sighting, StoreError, StoredRecord,
+    AuditRow, EnvoyRow, EventRow, InviteRow, PublishWrite, ServerState, Sighting, StatementRow, StoreError,
+    StoredRecord,
 };
 
 /// One batch under way.
@@ -100,6 +101,12 @@ pub const ENVOY_COLUMNS: &str = "e.uuid, e.hostname, e.public_key, e.sealing_key
      p.boot_id, p.agent_version";
 
 /// A whole envoy out of [`ENVOY_COLUMNS`].
+pub fn statement_row(row: &Row<'_>) -> rusqlite::Result<StatementRow> {
+    let payload = row.get::<_, Vec<u8>>(1)?.into();
+    let signed = common::proto::wire::Signed { payload, signature: row.get(2)? };
+    Ok(StatementRow { uuid: uuid(row, 0)?, signed })
+}
+
 pub fn envoy_row(row: &Row<'_>) -> rusqlite::Result<EnvoyRow> {
     Ok(EnvoyRow {
         uuid: uuid(row, 0)?,
@@ -518,6 +525,15 @@ impl Tables for Batch<'_> {
         let envoys = publish.assign.len() as i64;
         let (author, message, summary) = (&publish.author, &publish.message, &publish.summary);
         self.run(sql, params![serial as i64, publish.tree.0, author, message, summary, publish.at.0, envoys]).map(drop)
+    }
+
+    fn put_statement(&mut self, row: &StatementRow) -> Result<(), StoreError> {
+        let sql = "INSERT OR REPLACE INTO statements (uuid, payload, signature) VALUES (?1, ?2, ?3)";
+        self.run(sql, params![row.uuid.as_bytes(), &row.signed.payload[..], row.signed.signature]).map(drop)
+    }
+
+    fn remove_statement(&mut self, uuid: &Uuid) -> Result<(), StoreError> {
+        self.run("DELETE FROM statements WHERE uuid = ?1", [uuid.as_bytes()]).map(drop)
     }
 
     fn insert_revocation(&mut self, counter: u64, uuid: &Uuid, at: Wall, reason: &str) -> Result<(), StoreError> {

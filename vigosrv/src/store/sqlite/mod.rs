@@ -34,9 +34,11 @@ pub use generate::{DataSet, generate, identity};
 pub use migrate::Migrated;
 pub(super) use record::{BODY_COLUMN_COUNT, BODY_COLUMNS, body_of_row, encode_body, kind_of, parse_outcomes};
 
-use super::{EnvoyRow, RetainRule, Retained, ServerState, Snapshot, Store, StoreError, Write, Written, rules};
+use super::{
+    EnvoyRow, RetainRule, Retained, ServerState, Snapshot, StatementRow, Store, StoreError, Write, Written, rules,
+};
 use ballast::Ballast;
-use batch::{Batch, ENVOY_COLUMNS, envoy_row};
+use batch::{Batch, ENVOY_COLUMNS, envoy_row, statement_row};
 use continuity::Continuity;
 
 /// Who copies the WAL back into the database.
@@ -314,7 +316,13 @@ impl Store for SqliteStore {
             Ok(envoys)
         };
         let envoys = read().map_err(|error| self.fail(error))?;
-        Ok(Snapshot { state: self.state.clone(), envoys })
+        let waiting = || -> rusqlite::Result<Vec<StatementRow>> {
+            let mut statement = self.conn.prepare("SELECT uuid, payload, signature FROM statements ORDER BY uuid")?;
+            let rows = statement.query_map([], statement_row)?;
+            rows.collect()
+        };
+        let statements = waiting().map_err(|error| self.fail(error))?;
+        Ok(Snapshot { state: self.state.clone(), envoys, statements })
     }
 
     fn upkeep(&mut self) -> Result<(), StoreError> {

@@ -15,10 +15,11 @@ pub struct Migration {
 pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "tables of the first release", sql: TABLES },
     Migration { name: "views for people", sql: VIEWS },
+    Migration { name: "statements that wait for their envoys", sql: STATEMENTS },
 ];
 
 /// Tables that the server reads to start: small whatever the history, and checked before everything else.
-pub const START_TABLES: &[&str] = &["server_state", "envoys", "envoy_progress", "tokens", "trusted"];
+pub const START_TABLES: &[&str] = &["server_state", "envoys", "envoy_progress", "tokens", "trusted", "statements"];
 
 const TABLES: &str = "
 CREATE TABLE server_state (
@@ -242,4 +243,13 @@ FROM outcomes o, json_each(o.list) j;
 CREATE VIEW envoy_traits AS
 SELECT t.envoy, t.path, t.value IS NULL AS volatile, coalesce(t.json, v.json) AS json, t.at
 FROM traits t LEFT JOIN trait_values v ON v.id = t.value;
+";
+
+const STATEMENTS: &str = "
+-- Signed redirects that were ordered and not picked up yet.
+CREATE TABLE statements (
+    uuid BLOB PRIMARY KEY,
+    payload BLOB NOT NULL,
+    signature BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
