@@ -1,7 +1,7 @@
 //! HTTP/1.1 as bytes (RFC 9110, RFC 9112), and what the loop asks of a handler.
 //!
-//! Pure. Strict where laxness has led to smuggling: one `Content-Length` of digits only, no `Transfer-Encoding`, origin-form
-//! targets only.
+//! Pure. Strict where laxness has led to smuggling: one `Content-Length` of digits only or `Transfer-Encoding: chunked` and
+//! nothing else, never both; lines that end as they should; origin-form targets only.
 
 use common::limits;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -48,8 +48,10 @@ pub struct Head {
     pub query: String,
     /// Headers.
     pub headers: HeaderMap,
-    /// Bytes of body that follow.
+    /// Bytes of body that follow; 0 where it comes in chunks.
     pub body_bytes: usize,
+    /// The body comes in chunks ([`super::chunked`]).
+    pub chunked: bool,
     /// The connection stays open for another request.
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
@@ -105,6 +107,11 @@ pub fn parse_head(data: &[u8]) -> Result<Option<(Head, usize)>, BadRequest> {
         Err(_) => return Err(bad(StatusCode::BAD_REQUEST, "this is no HTTP request")),
     };
     let malformed = bad(StatusCode::BAD_REQUEST, "malformed request line or header");
+    // The parser takes a bare LF for the end of a line; a proxy before us may not.
+    let bare_lf = |at: usize| data[at] == b'\n' && (at == 0 || data[at - 1] != b'\r');
+    if (0..taken).any(bare_lf) {
+        return Err(malformed);
+    }
     let method = Method::from_bytes(request.method.unwrap_or_default().as_bytes()).map_err(|_| malformed)?;
     let target = request.path.unwrap_or_default();
     if !target.starts_with('/') {
@@ -120,9 +127,7 @@ pub fn parse_head(data: &[u8]) -> Result<Option<(Head, usize)>, BadRequest> {
     if version_1_1 && map.get_all(http::header::HOST).iter().count() != 1 {
         return Err(bad(StatusCode::BAD_REQUEST, "HTTP/1.1 wants exactly one Host header"));
     }
-    if map.contains_key(http::header::TRANSFER_ENCODING) {
-        return Err(bad(StatusCode::LENGTH_REQUIRED, "send the body with Content-Length, not in chunks"));
-    }
+    let chunked = is_chunked(&map, version_1_1)?;
     let body_bytes = content_length(&map)?;
     let has = |name: HeaderName, token: &str| {
         let values = map.get_all(name);
@@ -135,7 +140,19 @@ pub fn parse_head(data: &[u8]) -> Result<Option<(Head, usize)>, BadRequest> {
         if version_1_1 { !has(http::header::CONNECTION, "close") } else { has(http::header::CONNECTION, "keep-alive") };
     let expects_continue = version_1_1 && has(http::header::EXPECT, "100-continue");
     let (path, query) = (path.to_owned(), query.to_owned());
-    Ok(Some((Head { method, path, query, headers: map, body_bytes, keep_alive, expects_continue }, taken)))
+    Ok(Some((Head { method, path, query, headers: map, body_bytes, chunked, keep_alive, expects_continue }, taken)))
+}
+
+fn is_chunked(headers: &HeaderMap, version_1_1: bool) -> Result<bool, BadRequest> {
+    let mut codings = headers.get_all(http::header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(false) };
+    if !version_1_1 || headers.contains_key(http::header::CONTENT_LENGTH) {
+        return Err(bad(StatusCode::BAD_REQUEST, "the length of the body is said in two ways"));
+    }
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(bad(StatusCode::NOT_IMPLEMENTED, "the only transfer coding that is known here is `chunked`"));
+    }
+    Ok(true)
 }
 
 fn content_length(headers: &HeaderMap) -> Result<usize, BadRequest> {
@@ -175,7 +192,26 @@ mod tests {
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", 400),
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n", 400),
-            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", 400),
+            ("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 501),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 501),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\n Transfer-Encoding: chunked\r\n\r\n", 400),
+            ("GET / HTTP/1.1\nHost: a\n\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: b\rY: c\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n", 400),
+            ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 505),
             ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
             ("\x16\x03\x01\x02\x00\x01", 400),
@@ -184,6 +220,11 @@ mod tests {
         }
         let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "y".repeat(limits::HEADER_BYTES_MAX as usize));
         assert_eq!(parse_head(long.as_bytes()).unwrap_err().status.as_u16(), 431);
+        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(limits::API_HEADERS_MAX));
+        assert_eq!(parse_head(many.as_bytes()).unwrap_err().status.as_u16(), 431);
+        let (head, _) =
+            parse_head(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n").unwrap().unwrap();
+        assert!(head.chunked && head.body_bytes == 0);
     }
 
     #[test]

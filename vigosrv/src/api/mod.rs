@@ -4,6 +4,7 @@
 //! Until users exist, everything but `/health`, `/metrics`, `/bootstrap` and `/agents/*` is for the admin socket only.
 
 mod bootstrap;
+pub mod chunked;
 mod config;
 mod envoys;
 mod health;

@@ -132,6 +132,8 @@ struct Conn {
     alarm: Alarm,
     queued: bool,
     files: Vec<(u32, Download)>,
+    /// HTTP/2 streams whose answer has no body, because HEAD was asked.
+    bare: Vec<u32>,
 }
 
 enum Wire {
@@ -386,7 +388,8 @@ impl<H: ApiHandler> ApiLoop<H> {
     }
 
     fn insert(&mut self, wire: Wire, origin: Origin, peer: Option<IpAddr>) {
-        let conn = Conn { wire, origin, peer, alarm: Alarm::default(), queued: false, files: Vec::new() };
+        let conn =
+            Conn { wire, origin, peer, alarm: Alarm::default(), queued: false, files: Vec::new(), bare: Vec::new() };
         let id = self.conns.insert(conn);
         // Driven once without an edge: bytes may be there already, and its deadline must be armed.
         if let Some(index) = self.conns.find(id) {
@@ -451,6 +454,10 @@ impl<H: ApiHandler> ApiLoop<H> {
                 let call = Call { conn: id, stream };
                 let (path, query) = (head.uri.path().to_owned(), head.uri.query().unwrap_or("").to_owned());
                 let method = head.method.as_str().to_owned();
+                if head.method == Method::HEAD {
+                    // Every request is answered exactly once, even if its stream is gone by then.
+                    conn.bare.push(stream);
+                }
                 if body.len() > self.handler.body_bytes_max(&method, &path, origin) {
                     let response = Response::error(413, "bad_request", "the body is larger than allowed here", "");
                     return self.answer(now, call, response);
@@ -501,7 +508,12 @@ impl<H: ApiHandler> ApiLoop<H> {
                 let headers = head.headers_mut();
                 headers.insert(http::header::CONTENT_LENGTH, answer.payload.len().into());
                 headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(answer.content_type));
-                match answer.payload {
+                let bare = conn.bare.iter().position(|stream| *stream == call.stream);
+                let payload = match bare.map(|at| conn.bare.swap_remove(at)) {
+                    Some(_) => Payload::Bytes(Bytes::new()),
+                    None => answer.payload,
+                };
+                match payload {
                     Payload::Bytes(body) => http.respond(now.mono, call.stream, head, body, None),
                     Payload::Pieces(_) => {
                         conn.files.extend(download.map(|download| (call.stream, download)));

@@ -15,6 +15,7 @@ use mio::event::Event;
 use mio::net::UnixStream;
 
 use super::download::{Answer, Payload};
+use crate::api::chunked::Chunked;
 use crate::api::http::{BadRequest, Head, answer_head, parse_head};
 
 /// Bytes read at a time.
@@ -46,6 +47,8 @@ enum Phase {
     /// Between requests, or within a head.
     Head,
     Body(Box<Head>),
+    /// A body whose length is not known before its end.
+    Chunks(Box<(Head, Chunked)>),
     /// A handler has the request.
     Busy,
     /// The answer is being written; `more`: a file's pieces follow.
@@ -106,7 +109,7 @@ impl Http1 {
                     break;
                 }
                 Phase::Busy | Phase::Writing { .. } => break,
-                Phase::Head | Phase::Body(_) | Phase::Lingering => {}
+                Phase::Head | Phase::Body(_) | Phase::Chunks(_) | Phase::Lingering => {}
             }
             match self.advance(now, body_max, out) {
                 Ok(true) => continue,
@@ -178,34 +181,52 @@ impl Http1 {
                 let Some((head, taken)) = parse_head(&self.input)? else { return Ok(false) };
                 self.input.advance(taken);
                 self.head_only = head.method == Method::HEAD;
-                if head.body_bytes > body_max(&head.method, &head.path) {
+                let max = body_max(&head.method, &head.path);
+                if head.body_bytes > max {
                     let why = "the body is larger than allowed here";
                     return Err(BadRequest { status: StatusCode::PAYLOAD_TOO_LARGE, why });
                 }
-                if head.expects_continue && self.input.is_empty() && head.body_bytes > 0 {
+                if head.expects_continue && self.input.is_empty() && (head.body_bytes > 0 || head.chunked) {
                     self.output.push_back(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
                 }
-                self.phase = Phase::Body(Box::new(head));
+                self.phase = match head.chunked {
+                    true => Phase::Chunks(Box::new((head, Chunked::new(max)))),
+                    false => Phase::Body(Box::new(head)),
+                };
                 Ok(true)
             }
             Phase::Body(head) if self.input.len() >= head.body_bytes => {
                 let body = self.input.split_to(head.body_bytes).freeze();
-                if self.input.is_empty() {
-                    // Gives the memory back between requests.
-                    self.input = BytesMut::new();
-                }
-                self.sequence = self.sequence.wrapping_add(1);
-                self.keep_alive = head.keep_alive;
-                self.phase = Phase::Busy;
-                self.deadline = now + limits::API_ANSWER_MS;
-                out.push(Http1Event::Request { sequence: self.sequence, head, body });
+                self.hand_over(now, head, body, out);
                 Ok(true)
             }
+            Phase::Chunks(mut parts) => match parts.1.take(&mut self.input)? {
+                Some(body) => {
+                    self.hand_over(now, Box::new(parts.0), body, out);
+                    Ok(true)
+                }
+                None => {
+                    self.phase = Phase::Chunks(parts);
+                    Ok(false)
+                }
+            },
             other => {
                 self.phase = other;
                 Ok(false)
             }
         }
+    }
+
+    fn hand_over(&mut self, now: Mono, head: Box<Head>, body: Bytes, out: &mut Vec<Http1Event>) {
+        if self.input.is_empty() {
+            // Gives the memory back between requests.
+            self.input = BytesMut::new();
+        }
+        self.sequence = self.sequence.wrapping_add(1);
+        self.keep_alive = head.keep_alive;
+        self.phase = Phase::Busy;
+        self.deadline = now + limits::API_ANSWER_MS;
+        out.push(Http1Event::Request { sequence: self.sequence, head, body });
     }
 
     fn begin_answer(&mut self, now: Mono, answer: Answer) {
@@ -248,7 +269,9 @@ impl Http1 {
     fn expire(&mut self, now: Mono) -> Result<Driven, NetError> {
         let (status, why) = match self.phase {
             Phase::Head if self.input.is_empty() => return Err(NetError::Closed),
-            Phase::Head | Phase::Body(_) => (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time"),
+            Phase::Head | Phase::Body(_) | Phase::Chunks(_) => {
+                (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time")
+            }
             Phase::Busy => (StatusCode::SERVICE_UNAVAILABLE, "the server was too busy to answer; try again later"),
             Phase::Writing { .. } => return Err(NetError::Timeout("writing: the peer does not read")),
             Phase::Lingering => return Err(NetError::Closed),

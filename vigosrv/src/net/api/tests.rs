@@ -95,7 +95,11 @@ impl Running {
     }
 
     fn tls(&self) -> rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream> {
-        let config = client_config(&[b"http/1.1"], 8, Arc::new(TlsClock::default())).unwrap();
+        self.speaking(b"http/1.1")
+    }
+
+    fn speaking(&self, protocol: &[u8]) -> rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream> {
+        let config = client_config(&[protocol], 8, Arc::new(TlsClock::default())).unwrap();
         let socket = std::net::TcpStream::connect(self.address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
@@ -181,6 +185,48 @@ fn a_body_over_the_limit_of_its_route_is_refused_unread() {
 }
 
 #[test]
+fn chunked_bodies_come_whole_within_the_limit_of_their_route() {
+    let server = start();
+    let head = "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for mut stream in [Box::new(server.admin()) as Box<dyn ReadWrite>, Box::new(server.tls())] {
+        stream.write_all(format!("{head}5\r\nhello\r\n6;x\r\n world\r\n0\r\nT: x\r\n\r\n").as_bytes()).unwrap();
+        assert_eq!(answer(&mut stream), (200, b"hello world".to_vec()));
+        // The connection goes on, and a request that was sent ahead is answered as well.
+        let large = "y".repeat(100_000);
+        let text = format!("{head}{:x}\r\n{large}\r\n0\r\n\r\nGET /later?a HTTP/1.1\r\nHost: x\r\n\r\n", large.len());
+        stream.write_all(text.as_bytes()).unwrap();
+        assert_eq!(answer(&mut stream), (200, large.into_bytes()));
+        assert_eq!(answer(&mut stream), (202, b"a".to_vec()));
+        stream.write_all(b"POST /who HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n").unwrap();
+        assert_eq!(answer(&mut stream).0, 413, "11 bytes where 10 are allowed, refused unread");
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    }
+    server.end();
+}
+
+#[test]
+fn a_request_hidden_in_the_body_of_another_is_never_answered() {
+    let server = start();
+    let hidden = "GET /later?hidden HTTP/1.1\r\nHost: x\r\n\r\n";
+    for lengths in [
+        "Content-Length: 4\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 4",
+        "Content-Length: 0\r\nContent-Length: 44",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding:\x0bchunked",
+        "Content-Length: 0\nTransfer-Encoding: chunked",
+    ] {
+        let mut stream = server.admin();
+        let text = format!("POST /echo HTTP/1.1\r\nHost: x\r\n{lengths}\r\n\r\n0\r\n\r\n{hidden}");
+        stream.write_all(text.as_bytes()).unwrap();
+        assert!((400..=501).contains(&answer(&mut stream).0), "{lengths:?}");
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "{lengths:?}: the connection ends there");
+    }
+    server.end();
+}
+
+#[test]
 fn a_client_that_waits_for_continue_gets_it() {
     let server = start();
     let mut admin = server.admin();
@@ -250,6 +296,57 @@ fn http_2_reaches_the_same_handler() {
         };
         assert!(text.contains(expected) || path == "/file", "{path}: {text}");
     }
+    server.end();
+}
+
+/// Sends one request over HTTP/2 by hand: bytes of data in its answer.
+fn http2(server: &Running, method: &str, path: &str) -> usize {
+    let mut stream = server.speaking(b"h2");
+    let frame = |kind: u8, flags: u8, id: u8, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, id], payload].concat()
+    };
+    // HPACK literals with names of the static table: `:method`, `:path`, `:authority`; `:scheme: https` is entry 7.
+    let literal = |name: u8, value: &str| [&[name, value.len() as u8], value.as_bytes()].concat();
+    let head = [literal(2, method), vec![0x87], literal(4, path), literal(1, "x")].concat();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let bytes = [&preface[..], &frame(4, 0, 0, &[]), &frame(4, 1, 0, &[]), &frame(1, 5, 1, &head)].concat();
+    stream.write_all(&bytes).unwrap();
+    let mut n = 0;
+    loop {
+        let mut prefix = [0; 9];
+        stream.read_exact(&mut prefix).unwrap();
+        let length = u32::from_be_bytes([0, prefix[0], prefix[1], prefix[2]]) as usize;
+        stream.read_exact(&mut vec![0; length]).unwrap();
+        let (kind, flags, id) = (prefix[3], prefix[4], prefix[8]);
+        assert!(kind != 3 && kind != 7, "the server broke the stream off");
+        if id == 1 {
+            n += if kind == 0 { length } else { 0 };
+            if flags & 1 == 1 {
+                return n;
+            }
+        }
+    }
+}
+
+#[test]
+fn head_over_http_2_has_no_body_and_get_has() {
+    let server = start();
+    for (path, bytes) in [("/who", 7), ("/later?a=1", 3), ("/gone", 20), ("/drop", 20)] {
+        assert_eq!(http2(&server, "HEAD", path), 0, "{path}");
+        assert!(http2(&server, "GET", path) >= bytes, "{path}");
+    }
+    assert_eq!(http2(&server, "HEAD", "/file"), 0);
+    let mut tls = server.tls();
+    tls.write_all(b"HEAD /file HTTP/1.1\r\nHost: x\r\n\r\nGET /later?b HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\nb") {
+        let mut byte = [0];
+        tls.read_exact(&mut byte).unwrap();
+        text.push(byte[0]);
+    }
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("content-length: 300000") && text.matches("HTTP/1.1").count() == 2, "{text}");
     server.end();
 }
 
