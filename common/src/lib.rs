@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod base64;
 pub mod bundle;
 pub mod chain;
 pub mod cli;

@@ -6,6 +6,7 @@ pub mod model;
 pub mod names;
 pub mod params;
 pub mod parse;
+pub mod shapes;
 pub mod template;
 pub mod trait_keys;
 pub mod types;

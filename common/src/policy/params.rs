@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::bundle::Value;
+use crate::policy::shapes::Shape;
 use crate::policy::template::has_markers;
 use crate::units::nearest;
 
@@ -53,6 +54,12 @@ pub enum Kind {
     Digest,
     /// Any value: text, number, list, mapping.
     Any,
+    /// Mapping of any values.
+    Mapping,
+    /// Text of one shape.
+    Shape(Shape),
+    /// Text of one shape, or a list of such texts, not empty.
+    Shapes(Shape),
 }
 
 /// One parameter of a type.
@@ -128,36 +135,40 @@ impl Type {
                 }
             }
         }
-        let given = |name: &str| params.get(name).is_some_and(|value| *value != Value::Null);
-        for param in self.params.iter().filter(|param| param.required && !given(param.name)) {
+        let given = |name: &str| params.get(name).filter(|value| **value != Value::Null);
+        for param in self.params.iter().filter(|param| param.required && given(param.name).is_none()) {
             blame(None, self.missing(param.name));
         }
+        problems.extend(self.rules.iter().filter_map(|rule| self.broken(rule, &given)));
+        problems
+    }
+
+    /// The first rule that does not hold between parameters; they are given without the nulls.
+    pub fn broken_rule<'v>(&self, given: &dyn Fn(&str) -> Option<&'v Value>) -> Option<Problem> {
+        self.rules.iter().find_map(|rule| self.broken(rule, given))
+    }
+
+    fn broken<'v>(&self, rule: &Rule, given: &dyn Fn(&str) -> Option<&'v Value>) -> Option<Problem> {
+        let blame = |param: Option<&str>, message| Some(Problem { param: param.map(str::to_string), message });
         // A templated switch may turn out either way.
-        let is = |name: &str, word: &str| match params.get(name) {
+        let is = |name: &str, word: &str| match given(name) {
             Some(Value::Str(text)) if has_markers(text) => None,
             Some(Value::Str(text)) => Some(text == word),
             _ => Some(self.param(name).is_some_and(|param| param.default == word)),
         };
-        for rule in self.rules {
-            match rule {
-                Rule::AtMostOne(names) => {
-                    if names.iter().filter(|name| given(name)).count() > 1 {
-                        blame(Some(names[1]), format!("write only one of {}", quoted(names, " and ")));
-                    }
-                }
-                Rule::OneOfUnless(names, switch, word) => {
-                    if is(switch, word) == Some(false) && !names.iter().any(|name| given(name)) {
-                        blame(None, self.missing(&quoted(names, " or ").replace('`', "")));
-                    }
-                }
-                Rule::OneOfWhen(names, switch, word) => {
-                    if is(switch, word) == Some(true) && !names.iter().any(|name| given(name)) {
-                        blame(None, format!("{switch} {word} needs {}", quoted(names, " or ")));
-                    }
-                }
+        let any = |names: &[&str]| names.iter().any(|name| given(name).is_some());
+        match rule {
+            Rule::AtMostOne(names) if names.iter().filter(|name| given(name).is_some()).count() > 1 => {
+                blame(Some(names[1]), format!("write only one of {}", quoted(names, " and ")))
             }
+            Rule::OneOfUnless(names, switch, word) if is(switch, word) == Some(false) && !any(names) => {
+                blame(None, self.missing(&quoted(names, " or ").replace('`', "")))
+            }
+            Rule::OneOfWhen(names, switch, word) if is(switch, word) == Some(true) && !any(names) => {
+                blame(None, format!("{switch} {word} needs {}", quoted(names, " or ")))
+            }
+            _ => None,
         }
-        problems
     }
 
     /// What to say of a parameter that the type does not have.
@@ -230,6 +241,12 @@ impl Param {
             (Kind::Url, Value::Str(text)) => is_url(text),
             (Kind::Digest, Value::Str(text)) => text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()),
             (Kind::Any, _) => true,
+            (Kind::Mapping, Value::Map(map)) => !map.is_empty(),
+            (Kind::Shapes(shape), Value::List(items)) => {
+                let fits = |item: &Value| text_of(item).is_some_and(|text| shape.fits(&text));
+                !items.is_empty() && items.iter().all(|item| is_templated(item) && templates || fits(item))
+            }
+            (Kind::Shape(shape) | Kind::Shapes(shape), _) => text_of(value).is_some_and(|text| shape.fits(&text)),
             (Kind::Codes, Value::Int(code)) => (0..256).contains(code),
             (Kind::Codes, Value::List(codes)) => {
                 !codes.is_empty() && codes.iter().all(|code| matches!(code, Value::Int(0..256)))
@@ -265,6 +282,9 @@ impl Kind {
             Kind::Url => "a URL that starts with https://, http:// or file:///",
             Kind::Digest => "a SHA-256 in 64 hexadecimal digits",
             Kind::Any => "any value",
+            Kind::Mapping => "a mapping that is not empty",
+            Kind::Shape(shape) => shape.expected(),
+            Kind::Shapes(shape) => return Cow::Owned(format!("{}, or a list of such", shape.expected())),
         })
     }
 }

@@ -174,6 +174,8 @@ fn serve(
                     order: *order,
                     uuid: around.uuid,
                     sysroot: around.sysroot.clone(),
+                    live: around.sysroot.is_none(),
+                    search_path: None,
                     blobs: around.blobs.clone(),
                     promises: Some(promises.clone()),
                     allow_self: around.allow_self,

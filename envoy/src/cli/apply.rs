@@ -73,6 +73,8 @@ pub(super) fn run(verb: &Apply, setup: &Setup, common: &Common) -> Result<Exit, 
     let report = execute(&RunInput {
         order,
         uuid: Uuid::default(),
+        live: sysroot.is_none(),
+        search_path: None,
         sysroot,
         blobs: Arc::new(files),
         promises: None,

@@ -49,6 +49,8 @@ pub struct Host {
     promises: Option<Arc<dyn Promises>>,
     /// Resources that the next run will act on if this one does not end.
     promised: HashSet<String>,
+    live: bool,
+    search_path: String,
 }
 
 /// What a resource is about to do to a path.
@@ -99,6 +101,8 @@ impl Host {
             bundle: Arc::clone(&input.order.bundle),
             promises: input.promises.clone(),
             promised: input.order.owed.iter().cloned().collect(),
+            live: input.live,
+            search_path: input.search_path.clone().unwrap_or_else(|| PATH.to_string()),
         })
     }
 
@@ -139,6 +143,30 @@ impl Host {
             self.look_up(|accounts| accounts.gid(&name)).ok_or_else(missing)
         });
         Ok((uid.transpose()?, gid.transpose()?))
+    }
+
+    /// The root, where it is not the host's own.
+    #[allow(dead_code, reason = "accounts and services ask for it; they follow")]
+    pub fn sysroot(&self) -> Option<&Path> {
+        self.sysroot.as_deref()
+    }
+
+    /// Whether the kernel and the services of this machine are those of the root.
+    #[allow(dead_code, reason = "accounts and services ask for it; they follow")]
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Directories where commands are looked for, as in `PATH`.
+    #[allow(dead_code, reason = "accounts and services ask for it; they follow")]
+    pub fn search_path(&self) -> &str {
+        &self.search_path
+    }
+
+    /// Accounts are read again: they have changed.
+    #[allow(dead_code, reason = "accounts and services ask for it; they follow")]
+    pub fn forget_accounts(&mut self) {
+        self.accounts = None;
     }
 
     /// Whether owners can be set.
@@ -314,7 +342,7 @@ impl Host {
 
     fn environment(&self, user: Option<&User>, extra: &[(String, String)]) -> Vec<(OsString, OsString)> {
         let mut all: Vec<(OsString, OsString)> = vec![
-            ("PATH".into(), PATH.into()),
+            ("PATH".into(), self.search_path.as_str().into()),
             ("HOME".into(), user.map_or("/root", |user| &user.home).into()),
             ("LANG".into(), "C.UTF-8".into()),
             ("VIGO_RUN_ID".into(), self.run_id.to_string().into()),

@@ -39,6 +39,10 @@ pub struct RunInput {
     pub uuid: Uuid,
     /// Paths of files are below this; `None` is the host's own root.
     pub sysroot: Option<PathBuf>,
+    /// Whether the kernel and the services of this machine are those of the root; a sysroot has none of its own.
+    pub live: bool,
+    /// Directories where commands are looked for, as in `PATH`; `None` are the usual ones.
+    pub search_path: Option<String>,
     /// Files of the policy.
     pub blobs: Arc<dyn Blobs>,
     /// Where notifications outlive the process; nowhere for a run that is not repeated.

@@ -13,6 +13,8 @@ mod read;
 mod run;
 #[cfg(test)]
 mod tests;
+#[allow(dead_code, reason = "accounts and packages call tools; they follow")]
+mod tool;
 
 pub use input::{Blob, Blobs, Promises, RunInput};
 pub use run::run;

@@ -24,6 +24,12 @@ const EXECUTORS: &[(&str, Executor)] = &[
     ("directory", files::directory::run),
     ("symlink", files::symlink::run),
     ("file_line", files::file_line::run),
+    ("blockinfile", files::blockinfile::run),
+    ("host", files::host::run),
+    ("ini", files::ini::run),
+    ("json_file", files::json_file::run),
+    ("replace", files::replace::run),
+    ("sshkey", files::sshkey::run),
 ];
 
 /// Runs a bundle.

@@ -2,9 +2,40 @@
 
 use super::{GROUP, MODE, OWNER, STATE, TARGET};
 use crate::policy::params::{Kind, Param, Rule, Type};
+use crate::policy::shapes::Shape;
 
 /// The types of this group.
 pub const TYPES: &[Type] = &[
+    Type {
+        name: "blockinfile",
+        meaning: "a block of lines between two markers is in a file, or is not; the rest of the file is left alone",
+        params: &[
+            TARGET,
+            Param::optional("block", Kind::Text, "", "the lines between the markers"),
+            Param::optional(
+                "marker",
+                Kind::Shape(Shape::Marker),
+                "# {mark} VIGO MANAGED BLOCK",
+                "the lines around the block; each block of a file needs its own",
+            ),
+            Param::optional(
+                "position",
+                Kind::Position,
+                "end",
+                "where a new block goes: end, begin, after:RE or before:RE",
+            ),
+            STATE,
+        ],
+        rules: &[Rule::OneOfUnless(&["block"], "state", "absent")],
+        example: r##"- name: ssh-group
+  type: blockinfile
+  target_path: /etc/ssh/sshd_config
+  marker: "# {mark} sftp users"
+  block: |
+    Match Group sftp
+      ForceCommand internal-sftp
+"##,
+    },
     Type {
         name: "directory",
         meaning: "a directory exists with this owner and mode, or does not exist",
@@ -75,6 +106,109 @@ pub const TYPES: &[Type] = &[
   target_path: /etc/ssh/sshd_config
   match_pattern: "^#?PermitRootLogin "
   line: PermitRootLogin no
+"#,
+    },
+    Type {
+        name: "host",
+        meaning: "names of hosts have this address in /etc/hosts and no other of its family, or are not there",
+        params: &[
+            Param::optional("ip", Kind::Shape(Shape::Address), "", "the address; with state absent, only its line"),
+            Param::required("names", Kind::Shapes(Shape::HostName), "the name of the host, then its aliases"),
+            Param::optional("target_path", Kind::Path, "/etc/hosts", "the file"),
+            STATE,
+        ],
+        rules: &[Rule::OneOfUnless(&["ip"], "state", "absent")],
+        example: r#"- name: database
+  type: host
+  ip: 10.0.0.7
+  names: [db.example.com, db]
+"#,
+    },
+    Type {
+        name: "ini",
+        meaning: "a key of an ini file has this value, or a key or a section is not there; comments, order and spacing stay",
+        params: &[
+            TARGET,
+            Param::optional("section", Kind::Shape(Shape::IniSection), "before the first section", "without brackets"),
+            Param::optional("key", Kind::Shape(Shape::IniKey), "", "the key"),
+            Param::optional("value", Kind::Shape(Shape::Line), "the key stands alone", "its value"),
+            Param::optional("spaces", Kind::Bool, "as in the file, else true", "blanks around the `=` of a new line"),
+            STATE,
+        ],
+        rules: &[
+            Rule::OneOfUnless(&["key"], "state", "absent"),
+            Rule::OneOfWhen(&["key", "section"], "state", "absent"),
+        ],
+        example: r#"- name: journal-size
+  type: ini
+  target_path: /etc/systemd/journald.conf
+  section: Journal
+  key: SystemMaxUse
+  value: 200M
+"#,
+    },
+    Type {
+        name: "json_file",
+        meaning: "a place in a JSON file has this value, or is not there; other keys, their order and the indentation stay",
+        params: &[
+            TARGET,
+            Param::optional("pointer", Kind::Shape(Shape::Pointer), "the whole document", "the place, as /log/level"),
+            Param::optional("value", Kind::Any, "", "its value"),
+            Param::optional("merge", Kind::Mapping, "", "keys that an object there must have, at any depth"),
+            STATE,
+        ],
+        rules: &[
+            Rule::AtMostOne(&["value", "merge"]),
+            Rule::OneOfUnless(&["value", "merge"], "state", "absent"),
+            Rule::OneOfWhen(&["pointer"], "state", "absent"),
+        ],
+        example: r#"- name: docker-logs
+  type: json_file
+  target_path: /etc/docker/daemon.json
+  merge:
+    log-driver: json-file
+    log-opts: {max-size: 10m}
+"#,
+    },
+    Type {
+        name: "replace",
+        meaning: "every match of a pattern in a file reads as its replacement",
+        params: &[
+            TARGET,
+            Param::required(
+                "pattern",
+                Kind::Pattern,
+                "what is replaced, in the whole file; ^ and $ match at every line",
+            ),
+            Param::optional(
+                "replacement",
+                Kind::Text,
+                "nothing",
+                "the new text; $1 or ${name} is a group, $$ a dollar",
+            ),
+        ],
+        rules: &[],
+        example: r#"- name: mirror
+  type: replace
+  target_path: /etc/apt/sources.list
+  pattern: "http://[a-z.]*debian.org/"
+  replacement: "http://mirror.example.com/"
+"#,
+    },
+    Type {
+        name: "sshkey",
+        meaning: "the key of a host is known to ssh, and no other of its type, or is not",
+        params: &[
+            Param::required("host", Kind::Shapes(Shape::KnownHost), "name or address; [HOST]:PORT for another port"),
+            Param::optional("key", Kind::Shape(Shape::PublicKey), "", "the public key, as in a .pub file"),
+            Param::optional("target_path", Kind::Path, "/etc/ssh/ssh_known_hosts", "the file"),
+            STATE,
+        ],
+        rules: &[Rule::OneOfUnless(&["key"], "state", "absent")],
+        example: r#"- name: git-server
+  type: sshkey
+  host: git.example.com
+  key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f
 "#,
     },
     Type {

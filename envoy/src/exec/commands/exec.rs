@@ -16,14 +16,13 @@ use crate::exec::contract::{Action, Drift, Statement, settle};
 use crate::exec::fault::Fault;
 use crate::exec::host::{Host, Order};
 use crate::exec::read::Reader;
+use crate::exec::tool::quote;
 use crate::plan::{Task, Verdict};
 use crate::sys::child::{Ended, Finished};
 use crate::sys::root::real_path;
 
 /// Umask where none is asked for.
 const UMASK_DEFAULT: u32 = 0o022;
-/// Bytes of output that a message quotes.
-const QUOTED_BYTES_MAX: usize = 2 << 10;
 /// Characters of a command that a message quotes.
 const COMMAND_CHARS_MAX: usize = 120;
 
@@ -210,16 +209,4 @@ impl Statement for Wanted<'_> {
     fn spare_self(&self, host: &mut Host) -> Result<(), Fault> {
         host.spare_self_from(&self.command.text())
     }
-}
-
-/// The end of what a command said, its errors first.
-fn quote(done: &Finished) -> String {
-    let (out, err) = (done.stdout.text(), done.stderr.text());
-    let text = if err.trim().is_empty() { out } else { err };
-    let text = text.trim();
-    let mut from = text.len().saturating_sub(QUOTED_BYTES_MAX);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    if text.is_empty() { String::new() } else { format!(":\n{}", &text[from..]) }
 }

@@ -3,19 +3,15 @@
 
 use std::borrow::Cow;
 
-use common::policy::params::Position;
-use common::policy::types;
 use regex_lite::Regex;
 
 use super::edit::{Edit, Edited};
+use super::lines::{Where, bare, fits, pattern, splice, split};
 use crate::exec::contract::settle;
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::read::Reader;
 use crate::plan::{Task, Verdict};
-
-/// Bytes that a compiled pattern may take.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 /// Settles one `file_line`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
@@ -34,34 +30,16 @@ struct Rule<'t> {
     place: Where,
 }
 
-/// Where a new line goes.
-#[derive(Debug)]
-enum Where {
-    End,
-    Begin,
-    After(Regex),
-    Before(Regex),
-}
-
 fn read<'t>(task: &'t Task<'t>) -> Result<Edited<'t, Rule<'t>>, Fault> {
-    let table = types::find("file_line").ok_or_else(|| Fault::Parameter(types::unknown_type("file_line")))?;
-    let reader = Reader::try_new(table, task.params)?;
-    let position = reader.text("position").unwrap_or(Cow::Borrowed("end"));
+    let reader = Reader::of(task)?;
     let rule = Rule {
         present: reader.is("state", "present", "present"),
         line: reader.text("line"),
         pattern: reader.text("match_pattern").map(|text| pattern("match_pattern", &text)).transpose()?,
-        place: match Position::parse(&position) {
-            Some(Position::Begin) => Where::Begin,
-            Some(Position::After(text)) => Where::After(pattern("position", text)?),
-            Some(Position::Before(text)) => Where::Before(pattern("position", text)?),
-            Some(Position::End) | None => Where::End,
-        },
+        place: Where::read(reader.text("position").as_deref())?,
     };
     match &rule.line {
         Some(line) if line.contains('\n') => Err(Fault::Parameter("`line` must be one line".to_string())),
-        None if rule.present => Err(Fault::Parameter(table.missing("line"))),
-        None if rule.pattern.is_none() => Err(Fault::Parameter(table.missing("line"))),
         _ => Ok(Edited::new(reader.path("target_path"), rule)),
     }
 }
@@ -72,17 +50,12 @@ impl Edit for Rule<'_> {
     }
 }
 
-fn pattern(name: &str, text: &str) -> Result<Regex, Fault> {
-    let built = regex_lite::RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
-    built.map_err(|error| Fault::Parameter(format!("`{name}`: {error}")))
-}
-
 /// The new content, or `None` where the old one is right already. Applied to its own result it always gives `None`.
 ///
 /// A line that matches the pattern becomes the wanted line. Where the wanted line is there already, such a line only goes:
 /// otherwise it would be there twice. More than one match is ambiguous and an error.
 fn edit(old: &[u8], rule: &Rule<'_>) -> Result<Option<Vec<u8>>, String> {
-    let lines: Vec<&[u8]> = old.split_inclusive(|byte| *byte == b'\n').collect();
+    let lines = split(old);
     let wanted = rule.line.as_deref().map(str::as_bytes);
     let is_wanted = |line: &[u8]| wanted == Some(bare(line));
     let matches = |line: &[u8]| rule.pattern.as_ref().is_some_and(|pattern| fits(pattern, line));
@@ -103,47 +76,10 @@ fn edit(old: &[u8], rule: &Rule<'_>) -> Result<Option<Vec<u8>>, String> {
             at + 1
         )),
         (true, None) => Ok(None),
-        (true, Some(at)) => Ok(Some(join(&lines, at, 1, None))),
-        (false, Some(at)) => Ok(Some(join(&lines, at, 1, Some(wanted)))),
-        (false, None) => Ok(Some(join(&lines, insert_at(&lines, &rule.place), 0, Some(wanted)))),
+        (true, Some(at)) => Ok(Some(splice(&lines, at, 1, &[]))),
+        (false, Some(at)) => Ok(Some(splice(&lines, at, 1, &[wanted]))),
+        (false, None) => Ok(Some(splice(&lines, rule.place.at(&lines), 0, &[wanted]))),
     }
-}
-
-fn insert_at(lines: &[&[u8]], place: &Where) -> usize {
-    match place {
-        Where::Begin => 0,
-        Where::End => lines.len(),
-        Where::After(pattern) => lines.iter().rposition(|line| fits(pattern, line)).map_or(lines.len(), |at| at + 1),
-        Where::Before(pattern) => lines.iter().position(|line| fits(pattern, line)).unwrap_or(lines.len()),
-    }
-}
-
-/// Lines with `gone` of them at `at` taken out and a new one put there. Every line before another ends in a newline.
-fn join(lines: &[&[u8]], at: usize, gone: usize, new: Option<&[u8]>) -> Vec<u8> {
-    let mut out = Vec::new();
-    let push = |line: &[u8], out: &mut Vec<u8>| {
-        out.extend_from_slice(line);
-        if !line.ends_with(b"\n") {
-            out.push(b'\n');
-        }
-    };
-    lines[..at].iter().for_each(|line| push(line, &mut out));
-    if let Some(new) = new {
-        // A file with DOS line ends keeps them.
-        let dos = lines.first().is_some_and(|line| line.ends_with(b"\r\n"));
-        push(&[new, if dos { b"\r\n" } else { b"\n" }].concat(), &mut out);
-    }
-    lines[at + gone..].iter().for_each(|line| out.extend_from_slice(line));
-    out
-}
-
-fn bare(line: &[u8]) -> &[u8] {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.strip_suffix(b"\r").unwrap_or(line)
-}
-
-fn fits(pattern: &Regex, line: &[u8]) -> bool {
-    std::str::from_utf8(bare(line)).is_ok_and(|text| pattern.is_match(text))
 }
 
 #[cfg(test)]
@@ -156,12 +92,7 @@ mod tests {
             present,
             line: (!line.is_empty()).then(|| Cow::Owned(line.to_string())),
             pattern: (!pattern.is_empty()).then(|| regex(pattern)),
-            place: match Position::parse(position).unwrap() {
-                Position::Begin => Where::Begin,
-                Position::End => Where::End,
-                Position::After(text) => Where::After(regex(text)),
-                Position::Before(text) => Where::Before(regex(text)),
-            },
+            place: Where::read(Some(position)).unwrap(),
         }
     }
 

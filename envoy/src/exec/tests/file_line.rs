@@ -52,7 +52,7 @@ fn bad_lines_and_patterns_are_named() {
         (vec![("line", text("a\nb"))], "one line"),
         (vec![("line", text("a")), ("match_pattern", text("("))], "`match_pattern`"),
         (vec![("line", text("a")), ("position", text("after:["))], "`position`"),
-        (vec![("state", text("absent"))], "needs the parameter `line`"),
+        (vec![("state", text("absent"))], "state absent needs `line` or `match_pattern`"),
         (vec![], "needs the parameter `line`"),
     ] {
         let report = sandbox.expect("file_line", &params(&more), Failed);

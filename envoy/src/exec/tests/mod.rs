@@ -1,12 +1,18 @@
 //! The contract suite: one set of cases that serves every executor, over real files in a scratch directory, through the
 //! same entry as the daemon. What is particular to a type is in its own file beside this one.
 
+mod blockinfile;
 mod command;
 mod directory;
 mod file;
 mod file_line;
+mod host;
+mod ini;
+mod json_file;
 mod promises;
+mod replace;
 mod runner;
 mod sandbox;
+mod sshkey;
 mod suite;
 mod symlink;

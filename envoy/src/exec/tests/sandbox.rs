@@ -43,6 +43,8 @@ pub struct Sandbox {
     pub allow_self: bool,
     pub stop: Arc<StopFlag>,
     pub promises: Option<Arc<dyn Promises>>,
+    pub live: bool,
+    pub search_path: Option<String>,
 }
 
 impl Sandbox {
@@ -57,7 +59,41 @@ impl Sandbox {
             allow_self: false,
             stop: Arc::default(),
             promises: None,
+            live: false,
+            search_path: None,
         }
+    }
+
+    /// A file with directories above it.
+    pub fn write(&self, path: &str, content: &str) {
+        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+        fs::write(self.at(path), content).unwrap();
+    }
+
+    /// What is in a file.
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.at(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// A tool that a test plays: a script, found before every real one. What it is called with is in `/tools/log`.
+    #[allow(dead_code, reason = "accounts and services use it; they follow")]
+    pub fn fake_tool(&mut self, name: &str, script: &str) {
+        let root = self.dir.path().display().to_string();
+        let body = format!("#!/bin/sh\nR={root}\necho {name} \"$@\" >> $R/tools/log\n{script}\n");
+        let path = format!("/tools/{name}");
+        self.write(&path, &body);
+        set_mode(&self.at(&path), 0o755);
+        // What scripts are made of, and nothing else: no real tool is to be found.
+        self.write("/tools/log", "");
+        self.search_path = Some(self.at("/tools").display().to_string());
+    }
+
+    /// What fake tools were called with since the last time.
+    #[allow(dead_code, reason = "accounts and services use it; they follow")]
+    pub fn calls(&self) -> String {
+        let log = self.read("/tools/log");
+        fs::write(self.at("/tools/log"), "").unwrap();
+        log
     }
 
     /// Where the sandbox keeps what policy calls `/d/x`.
@@ -88,6 +124,8 @@ impl Sandbox {
             },
             uuid: Uuid::from_bytes([9; 16]),
             sysroot: Some(self.dir.path().to_path_buf()),
+            live: self.live,
+            search_path: self.search_path.clone(),
             blobs: Arc::clone(&self.store) as Arc<dyn Blobs>,
             promises: self.promises.clone(),
             allow_self: self.allow_self,
