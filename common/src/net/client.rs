@@ -205,7 +205,16 @@ impl Client {
     /// Reads, writes and checks deadlines as far as possible now. An error ends the connection: call [`Client::close`]
     /// and drop it. Every call in flight has had its last event by then, so look at `out` first.
     pub fn drive(&mut self, now: Mono, out: &mut Vec<ClientEvent>) -> Result<Driven, NetError> {
+        self.io.0.borrow_mut().hold();
+        let before = out.len();
         let result = self.advance(now, out);
+        let events = out.len() > before;
+        let mut io = self.io.0.borrow_mut();
+        let result = match io.let_go(result.is_ok() && events) {
+            Ok(()) => result.map(|()| io.driven()),
+            Err(error) => result.and(Err(error.into())),
+        };
+        drop(io);
         if let Err(error) = &result {
             for call in self.calls.drain(..) {
                 call.lose(error, out);
@@ -228,14 +237,14 @@ impl Client {
         io.deregister(registry);
     }
 
-    fn advance(&mut self, now: Mono, out: &mut Vec<ClientEvent>) -> Result<Driven, NetError> {
+    fn advance(&mut self, now: Mono, out: &mut Vec<ClientEvent>) -> Result<(), NetError> {
         self.io.0.borrow_mut().begin_turn();
         let cx = &mut Context::from_waker(Waker::noop());
         if !self.establish(cx, out)? {
             if self.connect_deadline.is_some_and(|deadline| now >= deadline) {
                 return Err(NetError::Timeout("connecting"));
             }
-            return Ok(self.io.0.borrow().driven());
+            return Ok(());
         }
         loop {
             let State::Open { send, connection } = &mut self.state else { return Err(NetError::Closed) };
@@ -255,7 +264,7 @@ impl Client {
                 return Err(result.map_or_else(NetError::from, |()| NetError::Closed));
             }
             if !again {
-                return Ok(self.io.0.borrow().driven());
+                return Ok(());
             }
         }
     }

@@ -27,8 +27,8 @@ pub const TURN_BYTES_MAX: usize = 128 << 10;
 pub enum Driven {
     /// Nothing until the socket is ready, a deadline passes or the caller adds something.
     Idle,
-    /// More bytes may wait in the socket, or bytes wait to be written although no edge will come: drive it again in the
-    /// next turn, after the others.
+    /// More bytes may wait in the socket, or bytes wait to be written although no edge will come, so that what the events
+    /// lead to goes out with them: drive it again once the events are dealt with, after the others.
     WantsTurn,
 }
 
@@ -50,6 +50,9 @@ pub(super) struct TlsIo {
     first_byte: Option<u8>,
     /// The peer does not speak TLS: no alert would help it.
     mute: bool,
+    /// What h2 flushes stays here until the end of the turn: the more goes out in one write, the fewer packets both sides
+    /// pay for. rustls bounds what waits.
+    holding: bool,
 }
 
 /// The handle that h2 gets.
@@ -121,6 +124,7 @@ impl TlsIo {
             received: 0,
             first_byte: None,
             mute: false,
+            holding: false,
         }
     }
 
@@ -147,6 +151,20 @@ impl TlsIo {
         self.starved = false;
     }
 
+    /// From now on what is flushed waits for [`TlsIo::let_go`].
+    pub(super) fn hold(&mut self) {
+        self.holding = true;
+    }
+
+    /// Writes what waits, unless an answer to `events` will follow in this turn: then both go out together.
+    pub(super) fn let_go(&mut self, events: bool) -> io::Result<()> {
+        self.holding = false;
+        if !events && !self.mute {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
     pub(super) fn driven(&self) -> Driven {
         if self.starved || (self.writable && self.tls.wants_write()) { Driven::WantsTurn } else { Driven::Idle }
     }
@@ -171,11 +189,11 @@ impl TlsIo {
     /// Goes on with the handshake. True: it is done. An alert that explains a failure is on its way when this returns.
     pub(super) fn handshake(&mut self) -> Result<bool, NetError> {
         loop {
-            self.flush()?;
             if !self.tls.is_handshaking() {
-                // The last flight (finished, or the session ticket) was queued above and is flushed with what follows.
+                // The last flight (finished, or the session ticket) goes out with what follows.
                 return Ok(true);
             }
+            self.flush()?;
             match self.fill() {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
@@ -371,7 +389,11 @@ impl AsyncWrite for SharedIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.0.borrow_mut().flush() {
+        let io = &mut *self.0.borrow_mut();
+        if io.holding {
+            return Poll::Ready(Ok(()));
+        }
+        match io.flush() {
             Ok(true) => Poll::Ready(Ok(())),
             Ok(false) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),

@@ -220,10 +220,13 @@ impl H2Server {
     /// [`H2Server::close`] and drop it.
     pub fn drive(&mut self, now: Mono, out: &mut Vec<ServerEvent>) -> Result<Driven, NetError> {
         self.io.0.borrow_mut().begin_turn();
+        self.io.0.borrow_mut().hold();
         let cx = &mut Context::from_waker(Waker::noop());
-        self.pump(cx, now, out)?;
-        self.check_deadlines(cx, now, out)?;
-        Ok(self.io.0.borrow().driven())
+        let before = out.len();
+        let result = self.pump(cx, now, out).and_then(|()| self.check_deadlines(cx, now, out));
+        let mut io = self.io.0.borrow_mut();
+        io.let_go(result.is_ok() && out.len() > before)?;
+        result.map(|()| io.driven())
     }
 
     /// When [`H2Server::drive`] must be called even if nothing happens.
@@ -380,7 +383,8 @@ impl H2Server {
             }
             out.push(ServerEvent::Connected { exporter: self.io.0.borrow().exporter()? });
             if self.is_http1() {
-                // The caller takes the connection over.
+                // The caller takes the connection over; the session ticket has waited for HTTP/2.
+                self.io.0.borrow_mut().flush()?;
                 return Ok(());
             }
             self.start_http2(now);

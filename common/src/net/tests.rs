@@ -232,6 +232,8 @@ impl Net {
 
     /// A plain socket that sends `bytes`; what it got back until the server closed.
     fn raw(&mut self, bytes: &[u8]) -> (NetError, Vec<u8>) {
+        // What the one before it came to is not its end.
+        self.server_end = None;
         let mut socket = std::net::TcpStream::connect(self.address).unwrap();
         socket.write_all(bytes).unwrap();
         let end = self.server_end();

@@ -274,7 +274,8 @@ impl<H: Handler, O: Outside> Reactor<H, O> {
         if self.handler.next_deadline().is_some_and(|at| at <= now.mono) {
             self.feed(now, Event::Tick);
         }
-        // Writes the answers out. What a connection brings on this occasion is answered in the next turn.
+        // Writes the answers out, and what HTTP/2 had to say beside them. What a connection brings on this occasion is answered
+        // in the next turn.
         for index in std::mem::take(&mut self.dirty) {
             if let Some(conn) = self.conns.at(index) {
                 conn.dirty = false;
@@ -409,13 +410,8 @@ impl<H: Handler, O: Outside> Reactor<H, O> {
         self.events_buffer = events;
         match driven {
             Ok(Driven::Idle) => {}
-            Ok(Driven::WantsTurn) => {
-                if let Some(conn) = self.conns.at(index)
-                    && !std::mem::replace(&mut conn.queued, true)
-                {
-                    self.again.push(index);
-                }
-            }
+            // At the end of this turn with the answers, or else in the next.
+            Ok(Driven::WantsTurn) => self.touch(index),
             Err(error) => self.close(now, index, &error),
         }
     }
