@@ -106,13 +106,7 @@ fn runs(plan: &Plan, n: usize) -> Result<(), String> {
         station.settle();
     }
     let peak = memory(station.envoy.id()).peak;
-    println!(
-        "| {n} | {} | {syncs} | {} | {} | {} |",
-        check.cells(),
-        make.cells(),
-        mib(after.rss),
-        mib(peak)
-    );
+    println!("| {n} | {} | {syncs} | {} | {} | {} |", check.cells(), make.cells(), mib(after.rss), mib(peak));
     station.stop();
     Ok(())
 }

@@ -30,7 +30,8 @@ pub fn memory(pid: u32) -> Memory {
 /// Voluntary context switches of all threads: each is a wake-up that ended.
 pub fn wakeups(pid: u32) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let of = |path: std::path::PathBuf| field(&fs::read_to_string(path).unwrap_or_default(), "voluntary_ctxt_switches:");
+    let of =
+        |path: std::path::PathBuf| field(&fs::read_to_string(path).unwrap_or_default(), "voluntary_ctxt_switches:");
     threads.map(|thread| of(thread.path().join("status"))).sum()
 }
 

@@ -64,7 +64,9 @@ impl Station {
 
     /// Waits until what changed is delivered; runs without a change wait for company.
     pub fn settle(&mut self) {
-        wait_until("the deliveries", || (self.ask(&Request::Status)["queue"]["lanes"][0]["records"] == 0).then_some(()));
+        wait_until("the deliveries", || {
+            (self.ask(&Request::Status)["queue"]["lanes"][0]["records"] == 0).then_some(())
+        });
     }
 
     /// What policy calls `/`.
