@@ -36,6 +36,19 @@ pub fn vars(doc: &Doc, node: Option<&Node>, errors: &mut Vec<Error>) -> BTreeMap
     entries(doc, map, "vars", 0, errors)
 }
 
+/// As JSON, for documents. A number that JSON cannot say is null.
+pub fn to_json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Bool(truth) => (*truth).into(),
+        Value::Int(n) => (*n).into(),
+        Value::Float(n) => (*n).into(),
+        Value::Str(text) => text.as_str().into(),
+        Value::List(items) => items.iter().map(to_json).collect(),
+        Value::Map(map) => map.iter().map(|(name, value)| (name.clone(), to_json(value))).collect(),
+    }
+}
+
 /// Whether a template can say `vars.NAME`.
 pub fn is_variable_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';

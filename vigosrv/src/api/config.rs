@@ -42,10 +42,17 @@ pub(super) fn publish(context: &Arc<Context>, request: &Request, respond: Respon
         Err(response) => return respond(response),
     };
     let message = body["message"].as_str().unwrap_or_default().to_string();
+    let source = match body["tree"].as_str().map(str::parse) {
+        None => publish::Source::Stacks,
+        Some(Ok(tree)) => publish::Source::Kept(tree),
+        Some(Err(_)) => {
+            return respond(Response::error(400, "bad_request", "`tree` is no hash of 64 hexadecimal digits", ""));
+        }
+    };
     let (actor, root, later) = (request.actor(), context.root.clone(), context.clone());
     context.job(respond, move |respond| {
         let live = later.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let published = match publish::publish(&root, live.as_deref()) {
+        let published = match publish::publish(&root, source, live.as_deref()) {
             Ok(published) => published,
             Err(error) => return respond(invalid(&error)),
         };

@@ -28,7 +28,12 @@ pub(super) const ROUTES: [(&str, &str, &str, bool); 23] = [
     ("get", "/api/v1/events", "Events, newest first; query: limit", false),
     ("get", "/api/v1/config/status", "What is published", false),
     ("post", "/api/v1/config/validate", "Checks the policy tree", false),
-    ("post", "/api/v1/config/publish", "Checks and publishes it; body: message", false),
+    (
+        "post",
+        "/api/v1/config/publish",
+        "Checks and publishes it; body: message, tree (a hash of the history: rolls back to it)",
+        false,
+    ),
 ];
 
 pub(super) fn document() -> Response {

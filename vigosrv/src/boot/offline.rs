@@ -15,17 +15,19 @@ pub fn publish_failure(error: &PublishError) -> Failure {
     let exit = match error {
         PublishError::Invalid(_) => Exit::BadConfig,
         PublishError::Busy(_) => Exit::TryAgain,
-        PublishError::NoStacks(_) | PublishError::File(_) | PublishError::Damaged { .. } => Exit::Failed,
+        PublishError::NoStacks(_) | PublishError::NotKept(_) | PublishError::File(_) | PublishError::Damaged { .. } => {
+            Exit::Failed
+        }
     };
     Failure::new(exit, error.to_string())
 }
 
-/// Publishes `stacks/` of a root without a server. The answer is the document that a server would give.
-pub fn publish_offline(config: &ServerConfig, message: &str) -> Result<Value, Failure> {
+/// Publishes a tree of a root without a server. The answer is the document that a server would give.
+pub fn publish_offline(config: &ServerConfig, source: publish::Source, message: &str) -> Result<Value, Failure> {
     let _lock = lock_root(&config.root, "vigocli config publish")?;
     let now = Clock::system().now();
     let keys = Keys::prepare(config, &Surroundings::of_host(config, now.wall), &mut SystemRng::default())?;
-    let published = publish::publish(&config.root, None).map_err(|error| publish_failure(&error))?;
+    let published = publish::publish(&config.root, source, None).map_err(|error| publish_failure(&error))?;
     let (tree, summary) = (published.tree, published.changes.to_string());
     let failed = |error: crate::store::StoreError| Failure::failed(error.to_string());
     let opened = SqliteStore::open(&OpenOptions::new(&config.database, keys.server_id)).map_err(failed)?;

@@ -113,7 +113,11 @@ impl Stage {
         self.write_files()?;
         tale.step("a server root, with an example policy", &[self.root.display().to_string()])?;
 
-        let published = super::publish_offline(&ServerConfig::load(&self.root, None)?, "quickstart")?;
+        let published = super::publish_offline(
+            &ServerConfig::load(&self.root, None)?,
+            crate::publish::Source::Stacks,
+            "quickstart",
+        )?;
         tale.step("the policy is published", &[text(&published, "summary")])?;
 
         let mut server = self.start()?;

@@ -5,15 +5,21 @@
 mod changes;
 mod compile;
 mod compiled;
+mod diff;
 mod encode;
 mod hosts;
 mod load;
 mod resolve;
+mod search;
+mod trace;
 mod tree;
 
 pub use changes::{Changes, Difference};
 pub use compile::compile;
 pub use compiled::{Compiled, Mapping};
+pub use diff::{Facts, difference, needs_facts};
+pub use search::{Found, outline, search};
+pub use trace::{Trace, TracedCrate, TracedVar, trace};
 pub use tree::{File, Tree};
 
 /// A mapping of one [`Compiled`]: its position in path order.

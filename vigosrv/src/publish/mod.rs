@@ -17,7 +17,7 @@ use common::sys::file::{hand_over, make_dir, sync_dir, sync_file_system};
 use common::sys::{FileError, Lock, LockError, Owner};
 use common::yaml::{self, Error};
 
-use crate::policy::{Changes, Compiled, compile};
+use crate::policy::{Changes, Compiled, Tree, compile};
 use read::{Copy, read_tree};
 
 const STACKS: &str = "stacks";
@@ -51,6 +51,8 @@ pub enum PublishError {
     Busy(LockError),
     /// The disk refused.
     File(FileError),
+    /// No tree of that hash is kept any more.
+    NotKept(Hash32),
     /// A published tree is not what was published under that hash.
     Damaged {
         /// Its directory.
@@ -69,6 +71,9 @@ impl fmt::Display for PublishError {
             }
             PublishError::Busy(error) => write!(f, "another publish is under way ({error}): try again"),
             PublishError::File(error) => write!(f, "{error}; nothing was published"),
+            PublishError::NotKept(tree) => {
+                write!(f, "the tree {tree} is not kept any more: `vigocli config history` shows which are")
+            }
             PublishError::Damaged { path, reason } => {
                 write!(f, "the published policy in {} is damaged ({reason}): publish again", path.display())
             }
@@ -84,15 +89,33 @@ impl From<FileError> for PublishError {
     }
 }
 
+/// Where a publish takes its tree from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `stacks/`, as it is now.
+    Stacks,
+    /// A tree that was published before: a rollback. `stacks/` stays as it is.
+    Kept(Hash32),
+}
+
+/// The files of `stacks/`, for questions about them.
+pub fn read_stacks(root: &Path) -> Result<Tree, PublishError> {
+    Ok(read_tree(&stacks(root)?, None)?)
+}
+
+/// Whether the tree of a publish is still kept.
+pub fn is_kept(root: &Path, tree: &Hash32) -> bool {
+    directory(root, tree).is_dir()
+}
+
 /// Compiles `stacks/` and changes nothing.
 pub fn validate(root: &Path) -> Result<Compiled, PublishError> {
     let stacks = stacks(root)?;
     compile(&read_tree(&stacks, None)?).map_err(PublishError::Invalid)
 }
 
-/// Publishes `stacks/`. `previous` is what is live, where the caller has it compiled.
-pub fn publish(root: &Path, previous: Option<&Compiled>) -> Result<Published, PublishError> {
-    let stacks = stacks(root)?;
+/// Publishes a tree. `previous` is what is live, where the caller has it compiled.
+pub fn publish(root: &Path, source: Source, previous: Option<&Compiled>) -> Result<Published, PublishError> {
     let owner = Some(Owner::of(root)?);
     let publishes = root.join(PUBLISHES);
     make_dir(&publishes, 0o700, owner)?;
@@ -101,6 +124,10 @@ pub fn publish(root: &Path, previous: Option<&Compiled>) -> Result<Published, Pu
         LockError::File(error) => PublishError::File(error),
     })?;
     hand_over(&publishes.join(LOCK), owner)?;
+    let stacks = match source {
+        Source::Stacks => stacks(root)?,
+        Source::Kept(tree) => return again(root, &tree, previous, owner),
+    };
     let staging = publishes.join(STAGING);
     remove_tree(&staging)?;
     let outcome = stage(root, &stacks, &staging, previous, owner);
@@ -185,6 +212,30 @@ fn stage(
     go_live(root, &hash, owner)?;
     prune(root, &hash);
     Ok(Published { tree: hash, unchanged: false, changes, compiled })
+}
+
+/// Makes a tree live that was published before.
+fn again(
+    root: &Path,
+    tree: &Hash32,
+    previous: Option<&Compiled>,
+    owner: Option<Owner>,
+) -> Result<Published, PublishError> {
+    if !is_kept(root, tree) {
+        return Err(PublishError::NotKept(*tree));
+    }
+    let compiled = Arc::new(load_published(root, tree)?);
+    let live = live_tree(root).unwrap_or(None);
+    if live == Some(*tree) {
+        return Ok(Published { tree: *tree, unchanged: true, changes: Changes::default(), compiled });
+    }
+    let loaded = match (previous, live) {
+        (None, Some(live)) => load_published(root, &live).ok(),
+        _ => None,
+    };
+    let changes = compiled.changes_from(previous.or(loaded.as_ref()));
+    go_live(root, tree, owner)?;
+    Ok(Published { tree: *tree, unchanged: false, changes, compiled })
 }
 
 /// Gives the staged tree its name, durably. One that was published before stays, if it is whole.

@@ -48,7 +48,7 @@ fn root(command: &str) -> Root {
 fn a_publish_is_served_after_a_restart() {
     let root = root("one");
     assert!(load_live(root.path()).unwrap().is_none());
-    let published = publish(root.path(), None).unwrap();
+    let published = publish(root.path(), Source::Stacks, None).unwrap();
     assert!(!published.unchanged);
     assert_eq!(published.changes.to_string(), "configcrates: 1 added (a); mappings: 1 added (*)");
     // Edits do not touch what is live.
@@ -64,10 +64,10 @@ fn a_publish_is_served_after_a_restart() {
 #[test]
 fn an_unchanged_tree_is_a_no_op() {
     let root = root("one");
-    let first = publish(root.path(), None).unwrap();
+    let first = publish(root.path(), Source::Stacks, None).unwrap();
     root.write("README.md", "not policy");
     root.write("configcrates/.a.vgo.swp", "not policy");
-    let second = publish(root.path(), Some(&first.compiled)).unwrap();
+    let second = publish(root.path(), Source::Stacks, Some(&first.compiled)).unwrap();
     assert!(second.unchanged && second.tree == first.tree && second.changes.is_empty());
     assert_eq!(root.trees(), [first.tree.to_string()]);
 }
@@ -75,9 +75,9 @@ fn an_unchanged_tree_is_a_no_op() {
 #[test]
 fn a_wrong_tree_changes_nothing() {
     let root = root("one");
-    let first = publish(root.path(), None).unwrap();
+    let first = publish(root.path(), Source::Stacks, None).unwrap();
     root.write("configcrates/b.vgo", "name: b\nresorces: []\n");
-    let refused = publish(root.path(), None).unwrap_err().to_string();
+    let refused = publish(root.path(), Source::Stacks, None).unwrap_err().to_string();
     assert!(
         refused
             .starts_with("configcrates/b.vgo:2:1: unknown key `resorces` in a configcrate; did you mean `resources`?"),
@@ -91,7 +91,7 @@ fn a_wrong_tree_changes_nothing() {
 #[test]
 fn what_a_crash_left_behind_is_cleaned_up() {
     let root = root("one");
-    let first = publish(root.path(), None).unwrap();
+    let first = publish(root.path(), Source::Stacks, None).unwrap();
     // Killed while copying, and between making the new link and renaming it.
     let staging = root.path().join(PUBLISHES).join(STAGING);
     std::fs::create_dir_all(staging.join("configcrates")).unwrap();
@@ -99,7 +99,7 @@ fn what_a_crash_left_behind_is_cleaned_up() {
     std::os::unix::fs::symlink("publishes/nowhere", root.path().join(LIVE_NEW)).unwrap();
     assert_eq!(load_live(root.path()).unwrap().unwrap().tree_hash(), first.tree);
     root.write("files/y", "two");
-    let second = publish(root.path(), None).unwrap();
+    let second = publish(root.path(), Source::Stacks, None).unwrap();
     assert_eq!(second.changes.to_string(), "mappings: 1 changed (*)");
     assert_eq!(live_tree(root.path()), Ok(Some(second.tree)));
     assert!(!staging.exists() && !root.path().join(LIVE_NEW).exists());
@@ -108,26 +108,26 @@ fn what_a_crash_left_behind_is_cleaned_up() {
 #[test]
 fn a_damaged_tree_is_refused_and_healed_by_publishing() {
     let root = root("one");
-    let published = publish(root.path(), None).unwrap();
+    let published = publish(root.path(), Source::Stacks, None).unwrap();
     std::fs::write(directory(root.path(), &published.tree).join("files/y"), "tampered").unwrap();
     let refused = load_live(root.path()).unwrap_err().to_string();
     assert!(refused.contains("is damaged (its content does not have its hash): publish again"), "{refused}");
-    assert!(!publish(root.path(), None).unwrap().unchanged);
+    assert!(!publish(root.path(), Source::Stacks, None).unwrap().unchanged);
     assert!(load_live(root.path()).unwrap().is_some());
 }
 
 #[test]
 fn old_trees_are_pruned_and_an_earlier_one_can_return() {
     let root = root("zero");
-    let first = publish(root.path(), None).unwrap();
+    let first = publish(root.path(), Source::Stacks, None).unwrap();
     for n in 0..limits::PUBLISHES_KEPT_MAX + 2 {
         root.write("files/y", &n.to_string());
-        publish(root.path(), None).unwrap();
+        publish(root.path(), Source::Stacks, None).unwrap();
     }
     assert_eq!(root.trees().len(), limits::PUBLISHES_KEPT_MAX);
     assert!(!root.trees().contains(&first.tree.to_string()));
     root.write("files/y", "5");
-    let back = publish(root.path(), None).unwrap();
+    let back = publish(root.path(), Source::Stacks, None).unwrap();
     assert!(!back.unchanged);
     assert_eq!(root.trees().len(), limits::PUBLISHES_KEPT_MAX);
     assert_eq!(load_published(root.path(), &back.tree).unwrap().tree_hash(), back.tree);
@@ -163,5 +163,5 @@ fn a_second_publish_at_the_same_time_is_told_to_wait() {
     let root = root("one");
     std::fs::create_dir(root.path().join(PUBLISHES)).unwrap();
     let _lock = Lock::take(&root.path().join(PUBLISHES).join(LOCK), "publish").unwrap();
-    assert!(matches!(publish(root.path(), None), Err(PublishError::Busy(_))));
+    assert!(matches!(publish(root.path(), Source::Stacks, None), Err(PublishError::Busy(_))));
 }

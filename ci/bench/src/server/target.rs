@@ -53,7 +53,7 @@ impl Site {
             .map_err(|error| error.to_string())?;
         let options = OpenOptions::new(&config.database, keys.server_id);
         generate(&options, fleet).map_err(|error| error.to_string())?;
-        publish_offline(&config, "bench").map_err(|failure| failure.to_string())?;
+        publish_offline(&config, vigosrv::publish::Source::Stacks, "bench").map_err(|failure| failure.to_string())?;
         Ok(Site { root, program: program.to_path_buf(), port })
     }
 

@@ -3,6 +3,7 @@
 use common::chain::Lane;
 use common::ids::{Hash32, Uuid};
 use common::limits;
+use common::proto::Enrolled;
 use common::time::Wall;
 use rusqlite::{Row, ToSql, params};
 
@@ -27,6 +28,17 @@ pub struct AuditItem {
     pub entry: AuditRow,
     /// Hash over the entry and the one before.
     pub hash: Hash32,
+}
+
+/// An envoy, by what finds its policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostItem {
+    /// Row.
+    pub id: u64,
+    /// Which.
+    pub uuid: Uuid,
+    /// Its name.
+    pub hostname: String,
 }
 
 /// A publish.
@@ -133,6 +145,14 @@ impl Reader {
                 at: Wall(row.get(5)?),
                 envoys: bits(row, 6)?,
             })
+        })
+    }
+
+    /// Envoys that are not revoked, in order of their row, from the one after `after`: for questions with no server running.
+    pub fn hosts(&mut self, after: u64, limit: usize) -> Result<Vec<HostItem>, StoreError> {
+        let sql = "SELECT id, uuid, hostname FROM envoys WHERE id > ?1 AND state <> ?2 ORDER BY id LIMIT ?3";
+        self.page(sql, &[&(after as i64), &(Enrolled::Revoked as i64), &rows(limit)], |row| {
+            Ok(HostItem { id: bits(row, 0)?, uuid: uuid(row, 1)?, hostname: row.get(2)? })
         })
     }
 

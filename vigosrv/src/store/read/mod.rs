@@ -17,7 +17,7 @@ use common::time::Wall;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
 
 pub use chain::ChainReport;
-pub use log::{AuditItem, EventItem, ForkItem, PublishItem, TokenItem, TraitItem};
+pub use log::{AuditItem, EventItem, ForkItem, HostItem, PublishItem, TokenItem, TraitItem};
 
 use super::sqlite::{
     BODY_COLUMN_COUNT, BODY_COLUMNS, bits, body_of_row, hash, hash_or_none, kind_of, parse_outcomes, store_error, uuid,

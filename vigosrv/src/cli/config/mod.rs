@@ -1,12 +1,17 @@
 //! `vigocli config`: publish, validate and see the policy, with a server running or not; and the reference of `server.yaml`.
 
+mod diff;
+mod explain;
+mod history;
+
 use argh::{ArgsInfo, FromArgs};
 use common::cli::{Common, Exit, Failure, print};
 use serde_json::{Value, json};
 
 use super::http::{get, post, running};
+use super::{config, root};
 use crate::boot;
-use crate::publish;
+use crate::publish::{self, Source};
 
 /// Publishes the policy below `stacks/`, checks it, or shows what is published.
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -21,7 +26,13 @@ pub(super) struct Config {
 enum ConfigVerb {
     Publish(Publish),
     Validate(Validate),
+    Diff(diff::Diff),
     Status(Status),
+    History(history::History),
+    Rollback(history::Rollback),
+    Trace(explain::Trace),
+    Search(explain::Search),
+    Tree(explain::Tree),
     ServerYaml(ServerYaml),
 }
 
@@ -59,9 +70,15 @@ struct ServerYaml {
 pub(super) fn run(verb: Config, common: &Common) -> Result<Exit, Failure> {
     match verb.verb {
         ConfigVerb::Publish(verb) if verb.dry_run => validate(common),
-        ConfigVerb::Publish(verb) => publish(&verb, common),
+        ConfigVerb::Publish(verb) => publish(&verb.message, Source::Stacks, common),
         ConfigVerb::Validate(_) => validate(common),
+        ConfigVerb::Diff(_) => diff::run(common),
         ConfigVerb::Status(_) => status(common),
+        ConfigVerb::History(verb) => history::history(&verb, common),
+        ConfigVerb::Rollback(verb) => history::rollback(&verb, common),
+        ConfigVerb::Trace(verb) => explain::trace(&verb, common),
+        ConfigVerb::Search(verb) => explain::search(&verb, common),
+        ConfigVerb::Tree(_) => explain::tree(common),
         ConfigVerb::ServerYaml(verb) => {
             let text = crate::config::server_yaml_reference(verb.section.as_deref())?;
             print(&text).map(|()| Exit::Done)
@@ -69,12 +86,16 @@ pub(super) fn run(verb: Config, common: &Common) -> Result<Exit, Failure> {
     }
 }
 
-fn publish(verb: &Publish, common: &Common) -> Result<Exit, Failure> {
-    let root = super::root(common);
+fn publish(message: &str, source: Source, common: &Common) -> Result<Exit, Failure> {
+    let root = root(common);
     let answer = if running(&root) {
-        post(common, "/api/v1/config/publish", &json!({"message": verb.message})).map_err(show_lines)?
+        let tree = match source {
+            Source::Stacks => Value::Null,
+            Source::Kept(tree) => json!(tree.to_string()),
+        };
+        post(common, "/api/v1/config/publish", &json!({"message": message, "tree": tree})).map_err(show_lines)?
     } else {
-        boot::publish_offline(&super::config(common)?, &verb.message).map_err(show_lines)?
+        boot::publish_offline(&config(common)?, source, message).map_err(show_lines)?
     };
     if common.json() {
         return print(&format!("{answer}\n")).map(|()| Exit::Done);
@@ -105,7 +126,7 @@ fn show_lines(failure: Failure) -> Failure {
 }
 
 fn validate(common: &Common) -> Result<Exit, Failure> {
-    let root = super::root(common);
+    let root = root(common);
     let compiled = publish::validate(&root).map_err(|error| show_lines(boot::publish_failure(&error)))?;
     let (tree, n) = (compiled.tree_hash(), compiled.mappings().len());
     let text = if common.json() {
@@ -117,7 +138,7 @@ fn validate(common: &Common) -> Result<Exit, Failure> {
 }
 
 fn status(common: &Common) -> Result<Exit, Failure> {
-    let root = super::root(common);
+    let root = root(common);
     let answer = if running(&root) {
         get(common, "/api/v1/config/status")?
     } else {
