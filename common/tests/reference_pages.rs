@@ -27,6 +27,7 @@ fn committed_pages_match_the_tables() {
     let mut found: Vec<String> =
         std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let mut names: Vec<String> = pages.into_iter().map(|(name, _)| name).collect();
-    (found.sort(), names.sort());
+    found.sort();
+    names.sort();
     assert_eq!(found, names);
 }

@@ -134,10 +134,7 @@ impl Host {
             self.note("owners and groups are left alone: the agent does not run as root");
             return Ok((None, None));
         }
-        let uid = owner.map(|name| {
-            let missing = || Fault::Failed(format!("there is no user `{name}` in /etc/passwd"));
-            self.look_up(|accounts| accounts.uid(&name)).ok_or_else(missing)
-        });
+        let uid = owner.map(|name| self.uid_of(&name));
         let gid = group.map(|name| {
             let missing = || Fault::Failed(format!("there is no group `{name}` in /etc/group"));
             self.look_up(|accounts| accounts.gid(&name)).ok_or_else(missing)
@@ -145,26 +142,28 @@ impl Host {
         Ok((uid.transpose()?, gid.transpose()?))
     }
 
+    /// Number of a user, who has to exist.
+    pub fn uid_of(&mut self, name: &str) -> Result<u32, Fault> {
+        let missing = || Fault::Failed(format!("there is no user `{name}` in /etc/passwd"));
+        self.look_up(|accounts| accounts.uid(name)).ok_or_else(missing)
+    }
+
     /// The root, where it is not the host's own.
-    #[allow(dead_code, reason = "accounts and services ask for it; they follow")]
     pub fn sysroot(&self) -> Option<&Path> {
         self.sysroot.as_deref()
     }
 
     /// Whether the kernel and the services of this machine are those of the root.
-    #[allow(dead_code, reason = "accounts and services ask for it; they follow")]
     pub fn is_live(&self) -> bool {
         self.live
     }
 
     /// Directories where commands are looked for, as in `PATH`.
-    #[allow(dead_code, reason = "accounts and services ask for it; they follow")]
     pub fn search_path(&self) -> &str {
         &self.search_path
     }
 
     /// Accounts are read again: they have changed.
-    #[allow(dead_code, reason = "accounts and services ask for it; they follow")]
     pub fn forget_accounts(&mut self) {
         self.accounts = None;
     }

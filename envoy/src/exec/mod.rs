@@ -2,6 +2,7 @@
 //!
 //! A shell: it acts on the host, and decides only how. What to do, in which order and what follows is `plan`.
 
+mod accounts;
 mod commands;
 mod contract;
 mod diff;
@@ -11,9 +12,9 @@ mod host;
 mod input;
 mod read;
 mod run;
+mod system;
 #[cfg(test)]
 mod tests;
-#[allow(dead_code, reason = "accounts and packages call tools; they follow")]
 mod tool;
 
 pub use input::{Blob, Blobs, Promises, RunInput};

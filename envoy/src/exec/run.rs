@@ -10,7 +10,7 @@ use common::time::Mono;
 
 use super::host::Host;
 use super::input::RunInput;
-use super::{commands, files};
+use super::{accounts, commands, files, system};
 use crate::plan::{Hands, Options, Task, Verdict, Walked, walk};
 use crate::report::RunReport;
 
@@ -30,6 +30,17 @@ const EXECUTORS: &[(&str, Executor)] = &[
     ("json_file", files::json_file::run),
     ("replace", files::replace::run),
     ("sshkey", files::sshkey::run),
+    ("authorized_key", accounts::authorized_key::run),
+    ("group", accounts::group::run),
+    ("user", accounts::user::run),
+    ("cron", system::cron::run),
+    ("hostname", system::hostname::run),
+    ("kernel_module", system::kernel_module::run),
+    ("limits", system::limits::run),
+    ("mount", system::mount::run),
+    ("sysctl", system::sysctl::run),
+    ("systemd_timer", system::systemd_timer::run),
+    ("timezone", system::timezone::run),
 ];
 
 /// Runs a bundle.

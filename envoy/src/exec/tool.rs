@@ -46,17 +46,6 @@ impl Tool {
         Some(Tool { path, name: name.to_string() })
     }
 
-    /// The same for one that has to be there.
-    pub fn need(host: &Host, name: &str) -> Result<Tool, Fault> {
-        let missing = || Fault::Failed(format!("`{name}` is not installed on this host; it is needed here"));
-        Tool::find(host, name).ok_or_else(missing)
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Runs it to its end, whatever its status.
     pub fn ask(&self, host: &mut Host, args: &[&str], stdin: &str, deadline: Mono) -> Result<Finished, Fault> {
         let mut argv = vec![OsString::from(&self.path)];

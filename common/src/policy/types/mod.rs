@@ -1,9 +1,11 @@
 //! The parameter tables: one entry for each resource type, one file for each group. The server validates by them, the agent
 //! reads by them, and the reference for people is made of them. Plain data: what a type does is an executor of the agent.
 
+mod accounts;
 mod commands;
 mod files;
 pub mod reference;
+mod system;
 
 use super::params::{Kind, Param, Type};
 use crate::units::nearest;
@@ -18,8 +20,12 @@ pub struct Group {
 }
 
 /// Every type that this version knows, by group.
-pub const GROUPS: &[Group] =
-    &[Group { title: "Files", types: files::TYPES }, Group { title: "Commands", types: commands::TYPES }];
+pub const GROUPS: &[Group] = &[
+    Group { title: "Files", types: files::TYPES },
+    Group { title: "Commands", types: commands::TYPES },
+    Group { title: "Accounts", types: accounts::TYPES },
+    Group { title: "System", types: system::TYPES },
+];
 
 /// Every type.
 pub fn all() -> impl Iterator<Item = &'static Type> + Clone {

@@ -22,7 +22,8 @@ pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
     }
 }
 
-struct Block {
+/// Lines of ours between two markers.
+pub struct Block {
     /// `None`: it should not be there.
     lines: Option<Vec<String>>,
     begin: String,
@@ -49,6 +50,16 @@ fn read<'t>(task: &'t Task<'t>) -> Result<Edited<'t, Block>, Fault> {
 }
 
 impl Block {
+    /// At the end of the file, where it is not there yet.
+    pub fn new(marker: &str, lines: Option<Vec<String>>) -> Block {
+        Block {
+            lines,
+            begin: marker.replace("{mark}", "BEGIN"),
+            end: marker.replace("{mark}", "END"),
+            place: Where::End,
+        }
+    }
+
     /// Every block, markers included.
     fn find(&self, lines: &[&[u8]]) -> Result<Vec<Range<usize>>, String> {
         let (mut found, mut open) = (Vec::new(), None);

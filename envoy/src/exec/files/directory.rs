@@ -64,18 +64,6 @@ impl<'t> Wanted<'t> {
         }
     }
 
-    fn create(&self, place: &Place<'_>) -> Result<(), Fault> {
-        mkdirat(place.dir.as_fd(), place.name, Mode::from_bits_truncate(0o700))
-            .map_err(Fault::io("create", &self.path))?;
-        let dir = open_directory(place, &self.path)?;
-        let stat = fstat(dir.as_fd()).map_err(Fault::io("look at", &self.path))?;
-        // A set-group-id parent passes its bit on.
-        let inherited = mode_of(&stat) & 0o2000;
-        let access = Access { mode: Some(self.access.mode.unwrap_or(MODE_DEFAULT | inherited)), ..self.access };
-        access.set(&dir, &stat, &self.path)?;
-        sync_directory(&place.dir).map_err(Fault::io("sync the directory of", &self.path))
-    }
-
     fn remove(&self, host: &mut Host) -> Result<(), Fault> {
         let Some(place) = host.locate(&self.path)? else { return Ok(()) };
         if self.recurse {
@@ -140,6 +128,18 @@ impl<'t> Wanted<'t> {
     }
 }
 
+/// Makes a directory that is not there.
+pub fn make(place: &Place<'_>, path: &str, access: &Access) -> Result<(), Fault> {
+    mkdirat(place.dir.as_fd(), place.name, Mode::from_bits_truncate(0o700)).map_err(Fault::io("create", path))?;
+    let dir = open_directory(place, path)?;
+    let stat = fstat(dir.as_fd()).map_err(Fault::io("look at", path))?;
+    // A set-group-id parent passes its bit on.
+    let inherited = mode_of(&stat) & 0o2000;
+    let access = Access { mode: Some(access.mode.unwrap_or(MODE_DEFAULT | inherited)), ..*access };
+    access.set(&dir, &stat, path)?;
+    sync_directory(&place.dir).map_err(Fault::io("sync the directory of", path))
+}
+
 /// What is done to an entry that differs: its directory, its name, what it is and should be, its path.
 type Act<'a> = dyn FnMut(&OwnedFd, &std::ffi::CString, &FileStat, &Access, &str) -> Result<(), Fault> + 'a;
 
@@ -176,7 +176,7 @@ impl Statement for Wanted<'_> {
         }
         let place = host.locate_to_write(&self.path)?;
         match self.found(host)? {
-            None => self.create(&place)?,
+            None => make(&place, &self.path, &self.access)?,
             Some(_) => {
                 let dir = open_directory(&place, &self.path)?;
                 let stat = fstat(dir.as_fd()).map_err(Fault::io("look at", &self.path))?;

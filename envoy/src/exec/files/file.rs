@@ -101,7 +101,8 @@ enum Content<'t> {
     Blob(&'t BlobRef),
 }
 
-struct Wanted<'t> {
+/// A file as it should be.
+pub struct Wanted<'t> {
     path: Cow<'t, str>,
     present: bool,
     content: Content<'t>,
@@ -112,6 +113,19 @@ struct Wanted<'t> {
 }
 
 impl<'t> Wanted<'t> {
+    /// A file of an executor's own: with this text, or not there.
+    pub fn owned(path: String, text: Option<String>, task: &'t Task<'t>) -> Wanted<'t> {
+        Wanted {
+            path: Cow::Owned(path),
+            present: text.is_some(),
+            content: Content::Text(Cow::Owned(text.unwrap_or_default())),
+            access: Access::default(),
+            backup: false,
+            validate: None,
+            task,
+        }
+    }
+
     fn read(host: &mut Host, task: &'t Task<'t>) -> Result<Wanted<'t>, Fault> {
         let table = types::find("file").ok_or_else(|| Fault::Parameter(types::unknown_type("file")))?;
         let reader = Reader::try_new(table, task.params)?;

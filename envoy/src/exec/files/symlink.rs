@@ -26,7 +26,8 @@ pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
     }
 }
 
-struct Wanted<'t> {
+/// A link as it should be.
+pub struct Wanted<'t> {
     path: Cow<'t, str>,
     to: Cow<'t, str>,
     present: bool,
@@ -35,6 +36,11 @@ struct Wanted<'t> {
 }
 
 impl<'t> Wanted<'t> {
+    /// A symbolic link of an executor's own: it replaces a file in its way.
+    pub fn owned(path: String, to: String, present: bool) -> Wanted<'t> {
+        Wanted { path: Cow::Owned(path), to: Cow::Owned(to), present, hard: false, force: true }
+    }
+
     fn read(task: &'t Task<'t>) -> Result<Wanted<'t>, Fault> {
         let table = types::find("symlink").ok_or_else(|| Fault::Parameter(types::unknown_type("symlink")))?;
         let reader = Reader::try_new(table, task.params)?;

@@ -1,6 +1,7 @@
 //! The contract suite: one set of cases that serves every executor, over real files in a scratch directory, through the
 //! same entry as the daemon. What is particular to a type is in its own file beside this one.
 
+mod accounts;
 mod blockinfile;
 mod command;
 mod directory;
@@ -16,3 +17,4 @@ mod sandbox;
 mod sshkey;
 mod suite;
 mod symlink;
+mod system;

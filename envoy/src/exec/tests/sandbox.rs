@@ -76,7 +76,6 @@ impl Sandbox {
     }
 
     /// A tool that a test plays: a script, found before every real one. What it is called with is in `/tools/log`.
-    #[allow(dead_code, reason = "accounts and services use it; they follow")]
     pub fn fake_tool(&mut self, name: &str, script: &str) {
         let root = self.dir.path().display().to_string();
         let body = format!("#!/bin/sh\nR={root}\necho {name} \"$@\" >> $R/tools/log\n{script}\n");
@@ -89,7 +88,6 @@ impl Sandbox {
     }
 
     /// What fake tools were called with since the last time.
-    #[allow(dead_code, reason = "accounts and services use it; they follow")]
     pub fn calls(&self) -> String {
         let log = self.read("/tools/log");
         fs::write(self.at("/tools/log"), "").unwrap();
