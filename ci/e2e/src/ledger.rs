@@ -1,5 +1,5 @@
 //! The account of runs: what agents really ran, by the ledger that an `exec` of their policy writes, against what the server's
-//! database holds. Every run once; absent only where its agent was killed in it.
+//! database holds. Every run once; absent only where its agent was killed in it, or where a gap says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -41,6 +41,8 @@ pub struct Account {
     pub collapsed: usize,
     /// Absent because their agent was killed.
     pub killed: usize,
+    /// Reported as lost, by gaps.
+    pub lost: usize,
 }
 
 /// A ledger; a line that is being written is left out.
@@ -121,19 +123,30 @@ pub fn account(
                 inside.iter().filter(|at| !absent.contains(at)).for_each(|at| times[*at] += 1);
                 result.collapsed += inside.len() - absent.len();
             }
-            RecordKind::Gap => return Err(format!("{} records are reported as lost", record.count)),
+            RecordKind::Gap => result.lost += record.count as usize,
             RecordKind::Incident => {}
         }
     }
-    for (at, n) in times.iter().enumerate() {
-        match n {
-            0 if may_miss.contains(&at) => result.killed += 1,
-            0 if at < required => return Err(format!("run {} (line {}) is not stored", ledger[at].run, at + 1)),
-            0 => {}
-            1 => result.stored += 1,
-            n => return Err(format!("run {} (line {}) is stored {n} times", ledger[at].run, at + 1)),
-        }
+    let absent = |at: &usize| times[*at] == 0;
+    if let Some(at) = times.iter().position(|n| *n > 1) {
+        return Err(format!("run {} (line {}) is stored {} times", ledger[at].run, at + 1, times[at]));
     }
+    let missing: Vec<usize> = (0..required).filter(absent).filter(|at| !may_miss.contains(at)).collect();
+    if missing.len() > result.lost {
+        let (n, at) = (missing.len(), missing[0]);
+        let first = &ledger[at].run;
+        return Err(format!(
+            "{n} runs are not stored, {} are said to be lost; first {first} (line {})",
+            result.lost,
+            at + 1
+        ));
+    }
+    let n_absent = (0..times.len()).filter(absent).count();
+    if result.lost > n_absent {
+        return Err(format!("{} runs are said to be lost, but only {n_absent} are absent", result.lost));
+    }
+    result.stored = times.len() - n_absent;
+    result.killed = (0..times.len()).filter(absent).filter(|at| may_miss.contains(at)).count();
     Ok(result)
 }
 
@@ -168,12 +181,20 @@ mod tests {
 
     #[test]
     fn every_run_once_is_right() {
-        let all = Account { runs: 6, stored: 5, collapsed: 4, killed: 1 };
+        let all = Account { runs: 6, stored: 5, collapsed: 4, killed: 1, lost: 0 };
         assert_eq!(check(&[run("b"), stretch("a", "f", 4)], 6), Ok(all));
         let singles = ["a", "b", "d", "e", "f"].map(run);
         assert_eq!(check(&singles, 6), Ok(Account { collapsed: 0, ..all }));
         // The run that was cut short may also have been recorded.
-        assert_eq!(check(&[stretch("a", "f", 6)], 6), Ok(Account { runs: 6, stored: 6, collapsed: 6, killed: 0 }));
+        assert_eq!(
+            check(&[stretch("a", "f", 6)], 6),
+            Ok(Account { runs: 6, stored: 6, collapsed: 6, killed: 0, lost: 0 })
+        );
+        let gap = Stored { kind: RecordKind::Gap, count: 1, ..run("") };
+        assert_eq!(
+            check(&[&singles[1..], &[gap]].concat(), 6),
+            Ok(Account { stored: 4, lost: 1, collapsed: 0, ..all })
+        );
         assert_eq!(check(&singles[..4], 5).map(|account| account.stored), Ok(4));
     }
 
@@ -189,7 +210,9 @@ mod tests {
         is_wrong(&[stretch("a", "f", 4)], "counts 4");
         is_wrong(&[stretch("a", "f", 7)], "counts 7");
         is_wrong(&[run("x")], "never made");
-        is_wrong(&[Stored { kind: RecordKind::Gap, ..run("a") }], "lost");
+        let gap = |count| Stored { kind: RecordKind::Gap, count, ..run("a") };
+        is_wrong(&[gap(4)], "5 runs are not stored, 4 are said to be lost");
+        is_wrong(&[run("a"), run("b"), run("d"), run("e"), run("f"), gap(2)], "only 1 are absent");
         let twice = ledger(&[("a", 7), ("a", 7)]);
         assert!(account(&twice, &[run("a")], 2, &BTreeSet::new()).is_err());
     }

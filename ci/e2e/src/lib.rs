@@ -2,12 +2,14 @@
 //! their own, stopped and removed with their values; a proxy between them; and the account of what was run and what was stored.
 
 mod ledger;
+mod mounts;
 mod process;
 mod proxy;
 mod site;
 pub mod trace;
 
 pub use ledger::{Account, Entry, Stored, account, read_ledger, stored_records};
+pub use mounts::{Disk, with_own_mounts};
 pub use process::{Process, binary, wait_for, wait_until};
 pub use proxy::{Caught, Proxy};
 pub use site::{Envoy, Server};

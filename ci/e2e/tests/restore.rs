@@ -9,8 +9,7 @@ use common::chain::Lane;
 use common::ids::Uuid;
 use rusqlite::Connection;
 use serde_json::Value;
-use vigo_e2e::{Entry, Envoy, Server, Stored, read_ledger, stored_records, wait_for};
-use vigosrv::store::RecordKind;
+use vigo_e2e::{Account, Envoy, Server, account, read_ledger, stored_records, wait_for};
 use vigosrv::store::read::Reader;
 
 /// Every run fails with two kilobytes of message, so that some tens of records are more than a small queue retains.
@@ -82,28 +81,12 @@ fn run(envoy: &Envoy, times: usize) {
     }
 }
 
-/// What the database has of an envoy, as runs that are there and runs that are reported as lost; an error until all of the
-/// ledger is accounted for.
-fn settled(server: &Server, envoy: &Envoy, name: &str) -> Result<(Vec<Stored>, u64), String> {
+/// The account of an envoy, once all of its ledger is there or reported as lost.
+fn settled(server: &Server, envoy: &Envoy, name: &str) -> Result<Account, String> {
     let database = Connection::open(server.root.join("db/vigo.db")).map_err(|error| error.to_string())?;
-    let (lost, there): (Vec<_>, Vec<_>) = stored_records(&database, name)
-        .into_iter()
-        .filter(|record| record.kind != RecordKind::Incident)
-        .partition(|record| record.kind == RecordKind::Gap);
-    let lost = lost.iter().map(|gap| gap.count).sum::<u64>();
-    let ids: BTreeSet<&str> = there.iter().map(|record| record.last.as_str()).collect();
-    let ledger: Vec<Entry> = read_ledger(&envoy.path("ledger"));
-    let missing = ledger.iter().filter(|entry| !ids.contains(entry.run.as_str())).count() as u64;
-    match missing == lost && ids.len() == there.len() {
-        true => Ok((there, lost)),
-        false => Err(format!(
-            "{name}: {missing} of {} runs are not there, {lost} are reported as lost, {} rows of {} runs: {}",
-            ledger.len(),
-            there.len(),
-            ids.len(),
-            envoy.log()
-        )),
-    }
+    let ledger = read_ledger(&envoy.path("ledger"));
+    account(&ledger, &stored_records(&database, name), ledger.len(), &BTreeSet::new())
+        .map_err(|why| format!("{name}: {why}: {}", envoy.log()))
 }
 
 fn events(server: &Server, kind: &str) -> Vec<Value> {
@@ -123,15 +106,16 @@ fn play(with_continuity: bool) {
     let Scene { mut server, mut known, mut newer, _dir } = scene(with_continuity);
     known.start();
     newer.start();
-    let (there, lost) = wait_for("the known envoy's runs", || {
+    let known_account = wait_for("the known envoy's runs", || {
         let found = settled(&server, &known, "known.example")?;
-        if found.1 == 0 { Err("nothing is reported as lost yet".into()) } else { Ok(found) }
+        if found.lost == 0 { Err("nothing is reported as lost yet".into()) } else { Ok(found) }
     });
     // What was acknowledged last is retained, and came again; what was dropped from the queue meanwhile is a gap.
-    assert!(there.len() > RUNS[0] + 10, "{} runs came again", there.len());
-    assert!(lost > 10 && lost < RUNS[1] as u64, "{lost} of {} runs are lost", RUNS[1]);
-    let (_, lost) = wait_for("the new envoy's runs", || settled(&server, &newer, "newer.example"));
-    assert_eq!(lost, 0, "the new envoy had everything still");
+    let Account { stored, lost, .. } = known_account;
+    assert!(stored > RUNS[0] + 10, "{stored} runs came again");
+    assert!(lost > 10 && lost < RUNS[1], "{lost} of {} runs are lost", RUNS[1]);
+    let newer_account = wait_for("the new envoy's runs", || settled(&server, &newer, "newer.example"));
+    assert_eq!(newer_account.lost, 0, "the new envoy had everything still");
 
     let told = events(&server, "lost-in-restore");
     assert_eq!(told.len(), 1, "{told:?}");

@@ -309,6 +309,7 @@ fn every_run_arrives_once_through_twenty_deaths_of_the_server() {
         sum.stored += one.stored;
         sum.collapsed += one.collapsed;
         sum.killed += one.killed;
+        assert_eq!(one.lost, 0, "{}", fleet.names[i]);
     }
     verify_chains(&fleet.server.root);
     println!(
