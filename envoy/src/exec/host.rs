@@ -283,6 +283,12 @@ impl Host {
         }
     }
 
+    /// Refuses what would stop the agent, for a resource that acts on a service or a package of this name.
+    pub fn spare_agent(&self, name: &str) -> Result<(), Fault> {
+        let own = matches!(name, "vigo-envoy" | "vigo-envoy.service");
+        if own && !self.protected.is_empty() { Err(refuse_self(Path::new(name))) } else { Ok(()) }
+    }
+
     /// A file of the policy, opened, not yet compared with its hash.
     pub fn open_blob(&self, blob: &BlobRef) -> Result<Box<dyn Read>, Fault> {
         let missing =
@@ -381,7 +387,8 @@ impl Host {
         find(accounts)
     }
 
-    fn note(&mut self, text: &str) {
+    /// Something that the whole run should say once.
+    pub fn note(&mut self, text: &str) {
         if !self.notes.iter().any(|known| known == text) {
             self.notes.push(text.to_string());
         }

@@ -10,8 +10,11 @@ mod fault;
 mod files;
 mod host;
 mod input;
+mod look;
+mod processes;
 mod read;
 mod run;
+mod services;
 mod system;
 #[cfg(test)]
 mod tests;

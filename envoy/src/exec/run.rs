@@ -10,7 +10,7 @@ use common::time::Mono;
 
 use super::host::Host;
 use super::input::RunInput;
-use super::{accounts, commands, files, system};
+use super::{accounts, commands, files, services, system};
 use crate::plan::{Hands, Options, Task, Verdict, Walked, walk};
 use crate::report::RunReport;
 
@@ -33,6 +33,7 @@ const EXECUTORS: &[(&str, Executor)] = &[
     ("authorized_key", accounts::authorized_key::run),
     ("group", accounts::group::run),
     ("user", accounts::user::run),
+    ("service", services::service::run),
     ("cron", system::cron::run),
     ("hostname", system::hostname::run),
     ("kernel_module", system::kernel_module::run),

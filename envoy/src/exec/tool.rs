@@ -70,20 +70,21 @@ impl Tool {
 
     /// What to say of an end that was no success.
     pub fn fault(&self, done: &Finished) -> Fault {
-        let said = match done.ended {
-            Ended::Exited(code) => format!("exited with {code}"),
-            Ended::Signalled(signal) => format!("was ended by signal {signal}"),
-            Ended::TimedOut => "took longer than the timeout of the resource and was ended".to_string(),
-            Ended::Stopped => "was ended because the agent stops".to_string(),
-        };
-        let message = format!("`{}` {said}{}", self.name, quote(done));
-        let spoken = message.to_lowercase();
-        if BLOCKED.iter().any(|words| spoken.contains(words)) {
-            Fault::Blocked(message)
-        } else {
-            Fault::Failed(message)
-        }
+        fault(&self.name, done)
     }
+}
+
+/// What to say of a command that ended without success.
+pub fn fault(name: &str, done: &Finished) -> Fault {
+    let said = match done.ended {
+        Ended::Exited(code) => format!("exited with {code}"),
+        Ended::Signalled(signal) => format!("was ended by signal {signal}"),
+        Ended::TimedOut => "took longer than the timeout of the resource and was ended".to_string(),
+        Ended::Stopped => "was ended because the agent stops".to_string(),
+    };
+    let message = format!("`{name}` {said}{}", quote(done));
+    let spoken = message.to_lowercase();
+    if BLOCKED.iter().any(|words| spoken.contains(words)) { Fault::Blocked(message) } else { Fault::Failed(message) }
 }
 
 /// The end of what a command said, its errors first.

@@ -5,6 +5,7 @@ mod accounts;
 mod commands;
 mod files;
 pub mod reference;
+mod services;
 mod system;
 
 use super::params::{Kind, Param, Type};
@@ -23,6 +24,7 @@ pub struct Group {
 pub const GROUPS: &[Group] = &[
     Group { title: "Files", types: files::TYPES },
     Group { title: "Commands", types: commands::TYPES },
+    Group { title: "Services", types: services::TYPES },
     Group { title: "Accounts", types: accounts::TYPES },
     Group { title: "System", types: system::TYPES },
 ];

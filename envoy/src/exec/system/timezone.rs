@@ -1,14 +1,11 @@
 //! `timezone`: `/etc/localtime` points to a zone; where a system also keeps its name in `/etc/timezone`, that says the same.
 
-use std::os::fd::AsFd;
-
-use nix::fcntl::readlinkat;
-
 use super::parts::Parts;
 use crate::exec::contract::settle;
 use crate::exec::fault::Fault;
 use crate::exec::files::{file, symlink};
 use crate::exec::host::Host;
+use crate::exec::look::{is_there, link_at};
 use crate::exec::read::Reader;
 use crate::plan::{Task, Verdict};
 
@@ -36,20 +33,11 @@ fn read<'t>(host: &mut Host, task: &'t Task<'t>) -> Result<Parts<'t>, Fault> {
     }
     // Both ways to write the link are in use: the one that is there stays.
     let relative = format!("..{path}");
-    let current = match host.locate(LINK)? {
-        Some(place) => readlinkat(place.dir.as_fd(), place.name).ok(),
-        None => None,
-    };
-    let to = if current.is_some_and(|to| to == *relative) { relative } else { path };
+    let to = if link_at(host, LINK)?.is_some_and(|to| to == relative) { relative } else { path };
     let named = is_there(host, NAME)? || is_there(host, "/etc/debian_version")?;
     Ok(Parts::default().with(LINK, symlink::Wanted::owned(LINK.to_string(), to, true)).with_if(
         named,
         NAME,
         file::Wanted::owned(NAME.to_string(), Some(format!("{zone}\n")), task),
     ))
-}
-
-fn is_there(host: &mut Host, path: &str) -> Result<bool, Fault> {
-    let Some(place) = host.locate(path)? else { return Ok(false) };
-    Ok(host.stat(&place, path)?.is_some())
 }

@@ -14,6 +14,7 @@ mod promises;
 mod replace;
 mod runner;
 mod sandbox;
+mod services;
 mod sshkey;
 mod suite;
 mod symlink;

@@ -258,3 +258,34 @@ fn rests_of_a_killed_agent_do_not_matter(subject: &Subject) {
     sandbox.expect(subject.kind, &subject.with_target("/d/x"), Changed);
     assert!((subject.holds)(&sandbox.at("/d/x")));
 }
+
+/// Dry run, run, run again: what is said, and that nothing is written when it should not be.
+pub fn settles(sandbox: &Sandbox, kind: &str, params: &Params, words: &str) {
+    let before = sandbox.picture();
+    let report = sandbox.look(kind, params);
+    assert!(report.message.starts_with("would ") && report.message.contains(words), "{}", report.message);
+    assert_eq!(before.keys().collect::<Vec<_>>(), sandbox.picture().keys().collect::<Vec<_>>());
+    sandbox.expect(kind, params, Changed);
+    let report = sandbox.expect(kind, params, Fine);
+    assert_eq!(report.message, "");
+    let settled = sandbox.picture();
+    sandbox.expect(kind, params, Fine);
+    let own = |picture: &std::collections::BTreeMap<std::path::PathBuf, String>| {
+        picture
+            .iter()
+            .filter(|(path, _)| !path.to_string_lossy().contains("/tools"))
+            .map(|(_, text)| text.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(own(&sandbox.picture()), own(&settled));
+}
+
+/// Each is refused with these words, and nothing is written.
+pub fn refused(sandbox: &Sandbox, kind: &str, cases: &[(Params, &str)]) {
+    let before = sandbox.picture();
+    for (params, expected) in cases {
+        let report = sandbox.expect(kind, params, Failed);
+        assert!(report.message.contains(expected), "{}", report.message);
+    }
+    assert_eq!(sandbox.picture(), before);
+}

@@ -7,7 +7,7 @@ use common::bundle::Value;
 use common::outcome::Outcome::{Blocked, Changed, Failed, Ok as Fine};
 
 use super::sandbox::{Mounted, Params, Sandbox, mode, text};
-use super::suite::{Subject, check_all_but_default};
+use super::suite::{Subject, check_all_but_default, refused, settles};
 
 /// A running system with the directories of one.
 fn live() -> Sandbox {
@@ -23,36 +23,6 @@ fn live() -> Sandbox {
     sandbox.write("/proc/modules", "loop 1 0 - Live 0x0\n");
     sandbox.write("/proc/self/mountinfo", "20 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
     sandbox
-}
-
-/// Dry run, run, run again: what is said, and that nothing is written when it should not be.
-fn settles(sandbox: &Sandbox, kind: &str, params: &Params, words: &str) {
-    let before = sandbox.picture();
-    let report = sandbox.look(kind, params);
-    assert!(report.message.starts_with("would ") && report.message.contains(words), "{}", report.message);
-    assert_eq!(before.keys().collect::<Vec<_>>(), sandbox.picture().keys().collect::<Vec<_>>());
-    sandbox.expect(kind, params, Changed);
-    let report = sandbox.expect(kind, params, Fine);
-    assert_eq!(report.message, "");
-    let settled = sandbox.picture();
-    sandbox.expect(kind, params, Fine);
-    let own = |picture: &std::collections::BTreeMap<std::path::PathBuf, String>| {
-        picture
-            .iter()
-            .filter(|(path, _)| !path.to_string_lossy().contains("/tools"))
-            .map(|(_, text)| text.clone())
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(own(&sandbox.picture()), own(&settled));
-}
-
-fn refused(sandbox: &Sandbox, kind: &str, cases: &[(Params, &str)]) {
-    let before = sandbox.picture();
-    for (params, expected) in cases {
-        let report = sandbox.expect(kind, params, Failed);
-        assert!(report.message.contains(expected), "{}", report.message);
-    }
-    assert_eq!(sandbox.picture(), before);
 }
 
 fn lines(x: &std::path::Path) -> String {

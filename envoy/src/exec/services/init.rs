@@ -1,0 +1,82 @@
+//! What a family of init systems can do with one service, and which family a root has. A back end looks without a process
+//! wherever files tell enough, and acts through the tools of its family.
+
+use common::time::Mono;
+
+use super::openrc::OpenRc;
+use super::scripts::Script;
+use super::systemd::Systemd;
+use crate::exec::fault::Fault;
+use crate::exec::host::Host;
+use crate::exec::look::is_there;
+
+/// What is done to a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// It runs afterwards.
+    Start,
+    /// It does not run afterwards.
+    Stop,
+    /// It was started anew.
+    Restart,
+    /// It has read its configuration anew; restarted where it cannot do that.
+    Reload,
+}
+
+impl Act {
+    /// As tools and scripts call it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Act::Start => "start",
+            Act::Stop => "stop",
+            Act::Restart => "restart",
+            Act::Reload => "reload",
+        }
+    }
+}
+
+/// One service of one init system.
+pub trait Init {
+    /// Whether the service exists.
+    fn is_known(&self, host: &mut Host) -> Result<bool, Fault>;
+
+    /// Whether it runs now. Asked only on the running system.
+    fn runs(&self, host: &mut Host) -> Result<bool, Fault>;
+
+    /// Whether it is started with the host, or not, as it should be.
+    fn is_enabled(&self, host: &mut Host, wanted: bool) -> Result<bool, Fault>;
+
+    /// Does something to it now.
+    fn act(&self, host: &mut Host, act: Act) -> Result<(), Fault>;
+
+    /// Whether it is started with the host from now on.
+    fn enable(&self, host: &mut Host, wanted: bool) -> Result<(), Fault>;
+}
+
+/// The service of that name, in the init system of the root. On a running system that is the one that runs.
+pub fn find(host: &mut Host, name: &str, runlevel: &str, deadline: Mono) -> Result<Box<dyn Init>, Fault> {
+    let there = |host: &mut Host, paths: &[&str]| -> Result<bool, Fault> {
+        for path in paths {
+            if is_there(host, path)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    let live = host.is_live();
+    let systemd: &[&str] =
+        if live { &["/run/systemd/system"] } else { &["/usr/lib/systemd/systemd", "/lib/systemd/systemd"] };
+    if there(host, systemd)? {
+        return Ok(Box::new(Systemd::new(host, name, deadline)));
+    }
+    let openrc: &[&str] = if live { &["/run/openrc"] } else { &["/etc/runlevels"] };
+    if there(host, openrc)? {
+        return Ok(Box::new(OpenRc::new(name, runlevel, deadline)));
+    }
+    if there(host, &["/etc/init.d"])? {
+        return Ok(Box::new(Script::find(host, name, deadline)?));
+    }
+    Err(Fault::Failed(
+        "no init system is known here: neither systemd nor OpenRC runs, and there is no /etc/init.d".to_string(),
+    ))
+}

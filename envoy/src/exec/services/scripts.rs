@@ -1,0 +1,280 @@
+//! Services that are scripts in `/etc/init.d`: those of SysV with links by runlevel, those of OpenWrt with links of its own,
+//! those of BusyBox that are simply started in the order of their names.
+//!
+//! Where a PID file names a process of the name of the service, it runs; else the script is asked, and where it does not
+//! know, processes are looked for by name.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+
+use common::time::Mono;
+use nix::sys::stat::{Mode, fchmod};
+
+use super::init::{Act, Init};
+use crate::exec::contract::Statement;
+use crate::exec::fault::Fault;
+use crate::exec::files::symlink;
+use crate::exec::host::{Host, Order, mode_of};
+use crate::exec::look::{is_there, names_in, text_of};
+use crate::exec::processes;
+use crate::exec::tool::{self, Tool};
+use crate::sys::child::{Ended, Finished};
+
+/// Scripts of services.
+const SCRIPTS: &str = "/etc/init.d";
+/// Links of OpenWrt.
+const OPENWRT: &str = "/etc/rc.d";
+/// Folders of links by runlevel: Debian and most others; Fedora of old and SUSE.
+const BY_LEVEL: [&str; 2] = ["/etc/rc", "/etc/rc.d/rc"];
+/// Levels in which services run.
+const LEVELS: [char; 4] = ['2', '3', '4', '5'];
+/// Umask of scripts.
+const UMASK: u32 = 0o022;
+/// Longest name that the kernel keeps of a program.
+const COMM_BYTES_MAX: usize = 15;
+
+/// How a script starts with the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    /// By links in runlevels.
+    SysV,
+    /// By links in `/etc/rc.d`.
+    OpenWrt,
+    /// By its own name, if it is executable.
+    BusyBox,
+}
+
+/// One script.
+pub struct Script {
+    name: String,
+    /// `None` where there is none.
+    path: Option<String>,
+    family: Family,
+    deadline: Mono,
+}
+
+impl Script {
+    /// The script of that name.
+    pub fn find(host: &mut Host, name: &str, deadline: Mono) -> Result<Script, Fault> {
+        let plain = format!("{SCRIPTS}/{name}");
+        let family = if is_there(host, "/etc/rc.common")? { Family::OpenWrt } else { Family::SysV };
+        if is_there(host, &plain)? {
+            return Ok(Script { name: name.to_string(), path: Some(plain), family, deadline });
+        }
+        let numbered = names_in(host, SCRIPTS)?.into_iter().find(|entry| is_start_of(entry, name));
+        let path = numbered.map(|entry| format!("{SCRIPTS}/{entry}"));
+        Ok(Script { name: name.to_string(), path, family: Family::BusyBox, deadline })
+    }
+
+    fn path(&self) -> Result<&str, Fault> {
+        self.path.as_deref().ok_or_else(|| Fault::Failed(format!("there is no script of `{}` in {SCRIPTS}", self.name)))
+    }
+
+    fn ask(&self, host: &mut Host, word: &str) -> Result<Finished, Fault> {
+        let path = host.root.path().join(self.path()?.trim_start_matches('/'));
+        // One of BusyBox that is not executable is one that does not start with the host; it can be started nevertheless.
+        let shell = (self.family == Family::BusyBox).then(|| OsString::from("/bin/sh"));
+        let argv = shell.into_iter().chain([path.into(), word.into()]).collect();
+        host.run(&Order {
+            argv,
+            cwd: None,
+            user: None,
+            environment: &[],
+            stdin: &[],
+            umask: UMASK,
+            deadline: self.deadline,
+        })
+    }
+
+    fn call(&self, host: &mut Host, word: &str) -> Result<(), Fault> {
+        let done = self.ask(host, word)?;
+        match done.ended {
+            Ended::Exited(0) => Ok(()),
+            _ => Err(tool::fault(&format!("{} {word}", self.path()?), &done)),
+        }
+    }
+
+    /// Whether a PID file names a process that is called like the service.
+    fn has_process(&self, host: &mut Host) -> Result<bool, Fault> {
+        for path in [format!("/run/{0}.pid", self.name), format!("/run/{0}/{0}.pid", self.name)] {
+            let said = text_of(host, &path)?;
+            let Ok(pid) = said.trim().parse::<u32>() else { continue };
+            if text_of(host, &format!("/proc/{pid}/comm"))?.trim() == self.comm() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn comm(&self) -> &str {
+        let mut end = self.name.len().min(COMM_BYTES_MAX);
+        while !self.name.is_char_boundary(end) {
+            end -= 1;
+        }
+        &self.name[..end]
+    }
+
+    /// Makes or removes the links of runlevels by hand: where there is no tool for it, or it knows no sysroot.
+    fn link(&self, host: &mut Host, wanted: bool) -> Result<(), Fault> {
+        for level in LEVELS {
+            for base in BY_LEVEL {
+                let folder = format!("{base}{level}.d");
+                let names = names_in(host, &folder)?;
+                let mut found: Vec<String> =
+                    names.iter().filter(|entry| is_start_of(entry, &self.name)).cloned().collect();
+                if wanted && found.is_empty() && is_there(host, &folder)? {
+                    found.push(format!("S20{}", self.name));
+                }
+                let to = format!("{}init.d/{}", if base == BY_LEVEL[0] { "../" } else { "../../" }, self.name);
+                for entry in found {
+                    symlink::Wanted::owned(format!("{folder}/{entry}"), to.clone(), wanted).converge(host)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn enable_by_level(&self, host: &mut Host, wanted: bool) -> Result<(), Fault> {
+        let live = host.is_live();
+        if let Some(tool) = Tool::find(host, "update-rc.d").filter(|_| live) {
+            if wanted {
+                tool.run(host, &[&self.name, "defaults"], self.deadline)?;
+            }
+            let word = if wanted { "enable" } else { "disable" };
+            return tool.run(host, &[&self.name, word], self.deadline).map(|_| ());
+        }
+        if let Some(tool) = Tool::find(host, "chkconfig").filter(|_| live) {
+            if wanted {
+                tool.run(host, &["--add", &self.name], self.deadline)?;
+            }
+            return tool.run(host, &[&self.name, if wanted { "on" } else { "off" }], self.deadline).map(|_| ());
+        }
+        self.link(host, wanted)
+    }
+
+    fn openwrt_links(&self, host: &mut Host) -> Result<Vec<String>, Fault> {
+        Ok(names_in(host, OPENWRT)?.into_iter().filter(|entry| is_start_of(entry, &self.name)).collect())
+    }
+
+    /// As its own `enable` does: by the number that the script names.
+    fn enable_on_openwrt(&self, host: &mut Host, wanted: bool) -> Result<(), Fault> {
+        let to = format!("../init.d/{}", self.name);
+        if !wanted {
+            for entry in self.openwrt_links(host)? {
+                symlink::Wanted::owned(format!("{OPENWRT}/{entry}"), to.clone(), false).converge(host)?;
+            }
+            return Ok(());
+        }
+        let said = text_of(host, self.path()?)?;
+        let number = said.lines().find_map(|line| line.trim().strip_prefix("START=")?.trim().parse::<u8>().ok());
+        let number =
+            number.ok_or_else(|| Fault::Failed(format!("{} has no line START=: it cannot be enabled", self.name)))?;
+        let path = format!("{OPENWRT}/S{number:02}{}", self.name);
+        symlink::Wanted::owned(path, to, true).converge(host)
+    }
+
+    fn mode(&self, host: &mut Host) -> Result<u32, Fault> {
+        let path = self.path()?;
+        let place = host.locate_to_write(path)?;
+        Ok(host.stat(&place, path)?.map_or(0, |stat| mode_of(&stat)))
+    }
+
+    fn set_mode(&self, host: &mut Host, wanted: bool) -> Result<(), Fault> {
+        let path = self.path()?;
+        let place = host.locate_to_write(path)?;
+        let Some((file, stat)) = host.open_file(&place, path)? else { return Ok(()) };
+        let mode = if wanted { mode_of(&stat) | 0o111 } else { mode_of(&stat) & !0o111 };
+        fchmod(file.as_fd(), Mode::from_bits_truncate(mode as nix::libc::mode_t))
+            .map_err(Fault::io("set the mode of", path))
+    }
+}
+
+/// `S20name`.
+fn is_start_of(entry: &str, name: &str) -> bool {
+    let rest = entry.strip_prefix('S').unwrap_or_default();
+    let number = rest.bytes().take_while(u8::is_ascii_digit).count();
+    // A name may begin with digits itself.
+    (1..=number.min(3)).any(|digits| &rest[digits..] == name)
+}
+
+/// Whether any runlevel starts a script.
+pub fn has_start_links(host: &mut Host, name: &str) -> Result<bool, Fault> {
+    for level in LEVELS {
+        for base in BY_LEVEL {
+            if names_in(host, &format!("{base}{level}.d"))?.iter().any(|entry| is_start_of(entry, name)) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+impl Init for Script {
+    fn is_known(&self, _host: &mut Host) -> Result<bool, Fault> {
+        Ok(self.path.is_some())
+    }
+
+    fn runs(&self, host: &mut Host) -> Result<bool, Fault> {
+        if self.has_process(host)? {
+            return Ok(true);
+        }
+        let done = self.ask(host, if self.family == Family::OpenWrt { "running" } else { "status" })?;
+        let said = format!("{}{}", done.stdout.text(), done.stderr.text()).to_lowercase();
+        let understood = !said.contains("usage") && !said.contains("syntax:");
+        match done.ended {
+            Ended::Exited(0) if understood => Ok(true),
+            // LSB: dead with a PID file, dead with a lock, not running.
+            Ended::Exited(1..=3) if understood => Ok(false),
+            Ended::Exited(_) => {
+                let comm = self.comm();
+                Ok(processes::all(host)?.iter().any(|process| process.name == comm && !process.zombie))
+            }
+            _ => Err(tool::fault(&format!("{} status", self.path()?), &done)),
+        }
+    }
+
+    fn is_enabled(&self, host: &mut Host, wanted: bool) -> Result<bool, Fault> {
+        let enabled = match self.family {
+            Family::SysV => has_start_links(host, &self.name)?,
+            Family::OpenWrt => !self.openwrt_links(host)?.is_empty(),
+            Family::BusyBox => self.mode(host)? & 0o100 != 0,
+        };
+        Ok(enabled == wanted)
+    }
+
+    fn act(&self, host: &mut Host, act: Act) -> Result<(), Fault> {
+        match (act, self.call(host, act.word())) {
+            // Few of them know how to.
+            (Act::Reload, Err(Fault::Failed(_))) => self.call(host, Act::Restart.word()),
+            (_, done) => done,
+        }
+    }
+
+    fn enable(&self, host: &mut Host, wanted: bool) -> Result<(), Fault> {
+        match self.family {
+            Family::SysV => self.enable_by_level(host, wanted),
+            Family::OpenWrt => self.enable_on_openwrt(host, wanted),
+            Family::BusyBox => self.set_mode(host, wanted),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_recognised_by_number_and_name() {
+        for (entry, name, expected) in [
+            ("S20nginx", "nginx", true),
+            ("S2nginx", "nginx", true),
+            ("S203proxy", "3proxy", true),
+            ("K20nginx", "nginx", false),
+            ("S20nginx", "ngin", false),
+            ("Snginx", "nginx", false),
+            ("S20", "", true),
+        ] {
+            assert_eq!(is_start_of(entry, name), expected, "{entry} {name}");
+        }
+    }
+}
