@@ -162,6 +162,10 @@ pub const RETRY_PAUSE_MS: u64 = 1_000;
 pub const TERM_GRACE_MS: u64 = 8_000;
 /// Bytes kept of each output stream of a child.
 pub const CHILD_OUTPUT_BYTES_MAX: usize = 64 << 10;
+/// Bytes kept of what a package manager prints of all packages.
+pub const PACKAGE_LIST_BYTES_MAX: usize = 4 << 20;
+/// Time that a resource waits for another process that holds the lock of a package manager, in milliseconds.
+pub const PACKAGE_LOCK_WAIT_MS: u64 = 60_000;
 /// Time that one trait collector may take, in milliseconds.
 pub const COLLECTOR_TIMEOUT_MS: u64 = 5_000;
 

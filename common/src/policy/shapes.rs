@@ -33,6 +33,8 @@ pub enum Shape {
     Marker,
     /// Name of a kernel module.
     Module,
+    /// Name of a package, without patterns: never taken for an option, an expression or a request to remove.
+    Package,
     /// Field of `/etc/shadow`.
     PasswordHash,
     /// JSON pointer (RFC 6901), not the whole document.
@@ -41,6 +43,8 @@ pub enum Shape {
     PublicKey,
     /// Name of a kernel setting.
     Sysctl,
+    /// Version of a package, or the start of one and `*`.
+    Version,
     /// Name of a time zone.
     Zone,
 }
@@ -93,12 +97,20 @@ impl Shape {
                 Shape::Login => is_login(text),
                 Shape::Marker => trimmed && text.contains("{mark}"),
                 Shape::Module => is_made_of(text, b"_-") && !text.starts_with('-'),
+                Shape::Package => {
+                    let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+                    first && is_made_of(text, b"_.+:-") && !text.ends_with('-')
+                }
                 Shape::PasswordHash => {
                     !text.contains([':', ' ', '\t']) && text.is_ascii() && text.starts_with(['$', '!', '*', '_'])
                 }
                 Shape::Pointer => pointer(text).is_some(),
                 Shape::PublicKey => PublicKey::parse(text).is_some(),
                 Shape::Sysctl => sysctl_path(text).is_some(),
+                Shape::Version => {
+                    let start = text.strip_suffix('*').unwrap_or(text);
+                    is_made_of(start, b"_.+:~^-") && !start.starts_with('-')
+                }
                 Shape::Zone => {
                     let part = |part: &str| is_made_of(part, b"_-+") && !part.starts_with('-');
                     text.split('/').all(part)
@@ -130,12 +142,16 @@ impl Shape {
             }
             Shape::Marker => "one line of text with `{mark}` in it, which becomes BEGIN and END",
             Shape::Module => "the name of a kernel module: letters, digits, dashes and underscores",
+            Shape::Package => {
+                "the name of a package: letters, digits and _.+:-, the first a letter or digit, the last no dash"
+            }
             Shape::PasswordHash => {
                 "a hash as crypt(3) makes it (starting with `$`), `!` or `*`; never the password itself"
             }
             Shape::Pointer => "a JSON pointer, such as /log/level (`~1` is a slash in a key, `~0` a tilde)",
             Shape::PublicKey => "a public key of OpenSSH on one line, such as `ssh-ed25519 AAAA.. comment`",
             Shape::Sysctl => "the name of a kernel setting, such as net.ipv4.ip_forward",
+            Shape::Version => "a version, or its first part and `*`",
             Shape::Zone => "the name of a time zone, such as Europe/Berlin or Etc/UTC",
         }
     }
@@ -292,6 +308,11 @@ mod tests {
             ),
             (Shape::Marker, &["# {mark} x"], &["# x", "{mark}\n", ""]),
             (Shape::Module, &["br_netfilter", "snd-hda"], &["", "a b", "a/b", "-r", "../x"]),
+            (
+                Shape::Package,
+                &["nginx", "g++", "libc6:i386", "python3.11", "7zip"],
+                &["", "-y", "foo-", "~ninit", "?x", "a b", "a=1", "a*", "a/b", "./a.deb", "@core", "a;b", "ä"],
+            ),
             (Shape::PasswordHash, &["$6$a$b", "!", "*", "!$6$a$b"], &["", "secret", "$6$a:b", "$6$a\n"]),
             (Shape::Pointer, &["/a", "/a/~1b", "/"], &["", "a", "/~2", "/a~"]),
             (
@@ -304,6 +325,7 @@ mod tests {
                 &["net.ipv4.ip_forward", "net/ipv4/conf/eth0.1/x"],
                 &["", "a", "a..b", "a.//", "a/../b", "/a/b"],
             ),
+            (Shape::Version, &["1.2-3", "2:1.0~rc1+b1", "1.*"], &["", "*", "-1", "1 2", "1.*.2", "1;2"]),
             (Shape::Zone, &["UTC", "Etc/GMT+1", "America/Port-au-Prince"], &["", "/UTC", "../x", "a//b", "a b", "a."]),
         ] {
             good.iter().for_each(|text| assert!(shape.fits(text), "{shape:?} {text:?}"));

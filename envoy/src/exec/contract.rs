@@ -25,6 +25,8 @@ pub trait Statement {
 pub enum Action {
     /// It is not there.
     Create,
+    /// Packages are not there.
+    Install,
     /// It is there and differs.
     Change,
     /// It is there and should not be.
@@ -59,6 +61,8 @@ impl Drift {
         let words = match (self.action, done) {
             (Action::Create, true) => "created",
             (Action::Create, false) => "would create",
+            (Action::Install, true) => "installed",
+            (Action::Install, false) => "would install",
             (Action::Change, true) => "changed",
             (Action::Change, false) => "would change",
             (Action::Remove, true) => "removed",

@@ -15,7 +15,7 @@ use common::crypto::sha256;
 use common::ids::Uuid;
 use common::limits;
 use common::sys::Clock;
-use common::time::Mono;
+use common::time::{Mono, Now};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
@@ -23,12 +23,16 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use super::fault::Fault;
 use super::input::{Blob, Blobs, Promises, RunInput};
 use super::read::Reader;
+use crate::agent::TraitTree;
 use crate::sys::accounts::{Accounts, User};
 use crate::sys::child::{self, Finished, RunAs, Spec, StopFlag};
 use crate::sys::root::{Place, Root, WalkError, real_path};
 
 /// Where commands are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// While something is waited for, a stop is looked for this often, in milliseconds.
+const PAUSE_PIECE_MS: u64 = 100;
 
 /// The host, as one run sees it.
 pub struct Host {
@@ -51,6 +55,9 @@ pub struct Host {
     promised: HashSet<String>,
     live: bool,
     search_path: String,
+    /// What is known of packages.
+    pub packages: super::packages::Known,
+    traits: Arc<Vec<TraitTree>>,
 }
 
 /// What a resource is about to do to a path.
@@ -103,6 +110,8 @@ impl Host {
             promised: input.order.owed.iter().cloned().collect(),
             live: input.live,
             search_path: input.search_path.clone().unwrap_or_else(|| PATH.to_string()),
+            packages: super::packages::Known::default(),
+            traits: Arc::clone(&input.order.traits),
         })
     }
 
@@ -161,6 +170,32 @@ impl Host {
     /// Directories where commands are looked for, as in `PATH`.
     pub fn search_path(&self) -> &str {
         &self.search_path
+    }
+
+    /// Both clocks.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Waits; `false` where the run is to stop.
+    pub fn pause(&self, ms: u64) -> bool {
+        let until = self.now().mono + ms;
+        loop {
+            let left = until.since(self.now().mono);
+            if self.stop.grace_ms().is_some() {
+                return false;
+            }
+            if left == 0 {
+                return true;
+            }
+            self.clock.pause(left.min(PAUSE_PIECE_MS));
+        }
+    }
+
+    /// A text among the traits of this host.
+    pub fn trait_text(&self, tree: &str, key: &str) -> Option<String> {
+        let tree = self.traits.iter().find(|known| known.name == tree)?;
+        tree.value.get(key)?.as_str().map(str::to_string)
     }
 
     /// Accounts are read again: they have changed.
@@ -319,6 +354,11 @@ impl Host {
 
     /// Runs a command to its end.
     pub fn run(&mut self, order: &Order<'_>) -> Result<Finished, Fault> {
+        self.run_keeping(order, limits::CHILD_OUTPUT_BYTES_MAX)
+    }
+
+    /// The same with another bound of what is kept of each output.
+    pub fn run_keeping(&mut self, order: &Order<'_>, keep: usize) -> Result<Finished, Fault> {
         let user = order.user.map(|name| self.user(name)).transpose()?;
         let directory = self.working_directory(order.cwd)?;
         let spec = Spec {
@@ -328,6 +368,7 @@ impl Host {
             run_as: user.map(|user| self.run_as(&user)),
             umask: order.umask,
             stdin: order.stdin,
+            keep,
         };
         let program = order.argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
         child::run(&spec, &self.clock, order.deadline, &self.stop).map_err(Fault::io("start", &program))

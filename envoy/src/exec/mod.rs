@@ -11,6 +11,7 @@ mod files;
 mod host;
 mod input;
 mod look;
+mod packages;
 mod processes;
 mod read;
 mod run;

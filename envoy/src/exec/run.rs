@@ -10,7 +10,7 @@ use common::time::Mono;
 
 use super::host::Host;
 use super::input::RunInput;
-use super::{accounts, commands, files, services, system};
+use super::{accounts, commands, files, packages, services, system};
 use crate::plan::{Hands, Options, Task, Verdict, Walked, walk};
 use crate::report::RunReport;
 
@@ -42,6 +42,7 @@ const EXECUTORS: &[(&str, Executor)] = &[
     ("sysctl", system::sysctl::run),
     ("systemd_timer", system::systemd_timer::run),
     ("timezone", system::timezone::run),
+    ("package", packages::package::run),
 ];
 
 /// Runs a bundle.

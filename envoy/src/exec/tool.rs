@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use common::limits;
 use common::time::Mono;
 
 use super::fault::Fault;
@@ -34,6 +35,9 @@ const BLOCKED: [&str; 9] = [
 pub struct Tool {
     path: PathBuf,
     name: String,
+    environment: Vec<(String, String)>,
+    /// Bytes of each of its outputs that are kept.
+    keep: usize,
 }
 
 impl Tool {
@@ -43,7 +47,25 @@ impl Tool {
             |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
         let candidates = host.search_path().split(':').map(|dir| Path::new(dir).join(name));
         let path = candidates.into_iter().find(|path| usable(path))?;
-        Some(Tool { path, name: name.to_string() })
+        Some(Tool { path, name: name.to_string(), environment: Vec::new(), keep: limits::CHILD_OUTPUT_BYTES_MAX })
+    }
+
+    /// The same for one that has to be there.
+    pub fn need(host: &Host, name: &str) -> Result<Tool, Fault> {
+        let missing = || Fault::Failed(format!("`{name}` is not installed on this host; it is needed here"));
+        Tool::find(host, name).ok_or_else(missing)
+    }
+
+    /// With variables on top of the usual.
+    pub fn with_environment(mut self, variables: &[(&str, &str)]) -> Tool {
+        self.environment = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        self
+    }
+
+    /// With another bound of what is kept of its output.
+    pub fn keeping(mut self, bytes_max: usize) -> Tool {
+        self.keep = bytes_max;
+        self
     }
 
     /// Runs it to its end, whatever its status.
@@ -51,7 +73,8 @@ impl Tool {
         let mut argv = vec![OsString::from(&self.path)];
         argv.extend(args.iter().map(OsString::from));
         let stdin = stdin.as_bytes();
-        host.run(&Order { argv, cwd: None, user: None, environment: &[], stdin, umask: UMASK, deadline })
+        let environment = &self.environment;
+        host.run_keeping(&Order { argv, cwd: None, user: None, environment, stdin, umask: UMASK, deadline }, self.keep)
     }
 
     /// Runs it; anything but success is a fault. Gives the end of what it wrote to standard output.

@@ -78,6 +78,8 @@ pub struct Spec<'a> {
     pub umask: u32,
     /// Standard input; empty is the end of a file.
     pub stdin: &'a [u8],
+    /// Bytes of each output that are kept: the last ones.
+    pub keep: usize,
 }
 
 /// How a child ended.
@@ -104,14 +106,19 @@ pub struct Finished {
     pub stderr: Tail,
 }
 
-/// The end of a stream, at most [`limits::CHILD_OUTPUT_BYTES_MAX`].
-#[derive(Clone, Debug, Default)]
+/// The end of a stream, of bounded length.
+#[derive(Clone, Debug)]
 pub struct Tail {
     bytes: Vec<u8>,
     dropped: u64,
+    keep: usize,
 }
 
 impl Tail {
+    fn new(keep: usize) -> Tail {
+        Tail { bytes: Vec::new(), dropped: 0, keep }
+    }
+
     /// As text, with a note in front where something is missing.
     pub fn text(&self) -> String {
         let text = String::from_utf8_lossy(&self.bytes);
@@ -124,13 +131,13 @@ impl Tail {
     fn push(&mut self, piece: &[u8]) {
         self.bytes.extend_from_slice(piece);
         // Twice the bound before it is cut, so that cutting is rare.
-        if self.bytes.len() > 2 * limits::CHILD_OUTPUT_BYTES_MAX {
+        if self.bytes.len() > 2 * self.keep {
             self.cut();
         }
     }
 
     fn cut(&mut self) {
-        let over = self.bytes.len().saturating_sub(limits::CHILD_OUTPUT_BYTES_MAX);
+        let over = self.bytes.len().saturating_sub(self.keep);
         self.bytes.drain(..over);
         self.dropped += over as u64;
     }
@@ -194,8 +201,8 @@ impl<'a> Running<'a> {
             child,
             stdin: stdin.map(OwnedFd::from),
             input: spec.stdin,
-            out: (out.map(OwnedFd::from), Tail::default()),
-            err: (err.map(OwnedFd::from), Tail::default()),
+            out: (out.map(OwnedFd::from), Tail::new(spec.keep)),
+            err: (err.map(OwnedFd::from), Tail::new(spec.keep)),
         };
         for pipe in [&running.stdin, &running.out.0, &running.err.0].into_iter().flatten() {
             fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -350,6 +357,7 @@ mod tests {
             run_as: None,
             umask: 0o027,
             stdin,
+            keep: limits::CHILD_OUTPUT_BYTES_MAX,
         }
     }
 

@@ -4,6 +4,7 @@
 mod accounts;
 mod commands;
 mod files;
+mod packages;
 pub mod reference;
 mod services;
 mod system;
@@ -27,6 +28,7 @@ pub const GROUPS: &[Group] = &[
     Group { title: "Services", types: services::TYPES },
     Group { title: "Accounts", types: accounts::TYPES },
     Group { title: "System", types: system::TYPES },
+    Group { title: "Packages", types: packages::TYPES },
 ];
 
 /// Every type.

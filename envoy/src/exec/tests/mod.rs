@@ -10,6 +10,7 @@ mod file_line;
 mod host;
 mod ini;
 mod json_file;
+mod packages;
 mod promises;
 mod replace;
 mod runner;

@@ -1,0 +1,15 @@
+//! Executors of packages. Managers differ in what they are called with and in how their database looks, and in nothing else:
+//! each is a small table of commands behind [`manager::Manager`], and [`session`] is what drives all of them.
+
+mod apk;
+mod apt;
+mod installed;
+mod manager;
+mod opkg;
+pub mod package;
+mod pacman;
+mod rpm;
+mod session;
+mod zypper;
+
+pub use session::Known;
