@@ -1,8 +1,10 @@
 //! The pauses between attempts of a real agent whose server is gone, seen by a listener in the server's place, on a test clock that
 //! runs faster.
 
+#![allow(clippy::disallowed_methods, reason = "the pauses of a real process are seen in real time")]
+
 use std::net::TcpListener;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,8 @@ const NOMINAL_S: [f64; 8] = [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0];
 /// What a busy machine may add to a pause or, where the attempt before it was seen late, take from it: real time.
 const SLACK: Duration = Duration::from_millis(60);
 const LATE: Duration = Duration::from_secs(1);
+/// Calls that wait to be looked at.
+const CALLS_MAX: usize = 1_024;
 const POLICY: [(&str, &str); 2] = [
     (
         "configcrates/kept.vgo",
@@ -32,7 +36,7 @@ struct Deaf {
 impl Deaf {
     fn listen(port: u16) -> Deaf {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        let (sender, calls) = channel();
+        let (sender, calls) = sync_channel(CALLS_MAX);
         let thread = std::thread::spawn(move || {
             for call in listener.incoming() {
                 drop(call);
@@ -63,7 +67,7 @@ impl Deaf {
 
 impl Drop for Deaf {
     fn drop(&mut self) {
-        let (_, gone) = channel();
+        let (_, gone) = sync_channel(CALLS_MAX);
         self.calls = gone;
         let _ = std::net::TcpStream::connect(("127.0.0.1", self.port));
         if let Some(thread) = self.thread.take() {

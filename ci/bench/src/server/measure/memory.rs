@@ -16,7 +16,7 @@ const ANSWER_BYTES: u64 = 36;
 /// Pause before a figure is read, milliseconds.
 const SETTLE_MS: u64 = 1_000;
 
-/// KiB for each of `plan.held` envoys after [`CALLS`] calls, with the steps that lead there.
+/// KiB for each of `plan.held` envoys after `CALLS` calls, with the steps that lead there.
 pub fn held(plan: &Plan, table: &mut Table) -> Result<(), String> {
     let n = plan.held;
     let floor = {
