@@ -32,6 +32,7 @@ impl Crew {
         for tally in self.ask(&job.to_line(n))? {
             total.done += tally.done;
             total.resumed += tally.resumed;
+            total.put_off += tally.put_off;
             total.ms = total.ms.max(tally.ms);
             total.answer_bytes = total.answer_bytes.max(tally.answer_bytes);
             total.wrong += tally.wrong;

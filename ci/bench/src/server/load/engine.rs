@@ -3,7 +3,7 @@
 //! A job counts what was done until its time is over or its work is done; connections stay between jobs, so that two servers
 //! can take turns under the same connections.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Tally {
     pub resumed: u64,
     /// Milliseconds from its start to the last thing done.
     pub ms: u64,
+    /// Reports that the server put off, because the disk had enough to do.
+    pub put_off: u64,
     /// Bytes of one answer to a check-in, with the prefix of gRPC.
     pub answer_bytes: u64,
     /// Things that went wrong,
@@ -92,7 +94,9 @@ pub struct Engine {
     job: Job,
     /// Envoys that have not begun the job yet,
     waiting: VecDeque<usize>,
-    /// and those that are at it.
+    /// those that were put off,
+    later: BTreeSet<(Mono, usize)>,
+    /// and those that are at it, put off or not.
     active: usize,
     started: Mono,
     tally: Tally,
@@ -135,6 +139,7 @@ impl Engine {
             buffer: Vec::new(),
             job: Job::Busy(0),
             waiting: VecDeque::new(),
+            later: BTreeSet::new(),
             active: 0,
             started: now.mono,
             tally: Tally::default(),
@@ -201,6 +206,13 @@ impl Engine {
                 client.on_event(event);
                 ready.push(index);
             }
+        }
+        while let Some((at, index)) = self.later.first().copied().filter(|(at, _)| *at <= now.mono) {
+            self.later.remove(&(at, index));
+            if let Err(error) = self.envoys[index].report_again(now.mono) {
+                self.wrong(index, error.to_string());
+            }
+            ready.push(index);
         }
         ready.into_iter().for_each(|index| self.drive(index, now));
         Ok(())
@@ -272,6 +284,10 @@ impl Engine {
         match step {
             Step::Quiet => {}
             Step::Wrong(why) => self.wrong(index, why),
+            Step::Later(ms) => {
+                self.tally.put_off += 1;
+                self.later.insert((now.mono + ms, index));
+            }
             Step::Ready { resumed } => {
                 self.tally.resumed += u64::from(resumed);
                 if matches!(self.job, Job::Again { .. }) {

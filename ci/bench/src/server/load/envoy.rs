@@ -42,6 +42,8 @@ pub enum Step {
     NoChange(u64),
     /// A report was acknowledged to its end.
     Acknowledged,
+    /// A report was put off for so many milliseconds: [`Envoy::report_again`] then.
+    Later(u64),
     /// What was expected did not happen.
     Wrong(String),
 }
@@ -80,8 +82,8 @@ pub struct Envoy {
     sequence: u64,
     /// and its link.
     link: Hash32,
-    /// The answer that is waited for is that to a report.
-    reporting: bool,
+    /// The report whose answer is waited for.
+    report: Option<Vec<u8>>,
 }
 
 impl Envoy {
@@ -104,7 +106,7 @@ impl Envoy {
             bundle: Vec::new(),
             sequence: 0,
             link: Hash32::ZERO,
-            reporting: false,
+            report: None,
         }
     }
 
@@ -123,8 +125,16 @@ impl Envoy {
     pub fn report(&mut self, results: u64, now: Mono) -> Result<(), CallError> {
         let records = (0..results).map(|_| self.result()).collect();
         let body = wire::ReportRequest { records, ..wire::ReportRequest::default() }.encode_to_vec();
-        self.reporting = true;
-        self.call(method::REPORT, &body, now)
+        self.report = Some(body);
+        self.report_again(now)
+    }
+
+    /// Sends the report that was put off.
+    pub fn report_again(&mut self, now: Mono) -> Result<(), CallError> {
+        let body = self.report.take().unwrap_or_default();
+        let sent = self.call(method::REPORT, &body, now);
+        self.report = Some(body);
+        sent
     }
 
     /// Goes on with an event of its connection.
@@ -205,12 +215,15 @@ impl Envoy {
     }
 
     fn on_answer(&mut self, body: &Bytes) -> Result<Step, String> {
-        if std::mem::take(&mut self.reporting) {
+        if self.report.is_some() {
             let reply: wire::ReportReply = decoded(body)?;
-            return match reply.retry_after_ms {
-                0 if reply.watermark_urgent == self.sequence => Ok(Step::Acknowledged),
-                0 => Err(format!("acknowledged up to {}, sent up to {}", reply.watermark_urgent, self.sequence)),
-                ms => Err(format!("the report was put off for {ms} ms")),
+            if reply.retry_after_ms > 0 {
+                return Ok(Step::Later(reply.retry_after_ms.into()));
+            }
+            self.report = None;
+            return match reply.watermark_urgent {
+                acknowledged if acknowledged == self.sequence => Ok(Step::Acknowledged),
+                acknowledged => Err(format!("acknowledged up to {acknowledged}, sent up to {}", self.sequence)),
             };
         }
         no_change(&decoded(body)?)?;

@@ -44,15 +44,15 @@ impl Job {
 
 impl Tally {
     fn to_line(&self) -> String {
-        let Tally { done, resumed, ms, answer_bytes, wrong, why } = self;
-        format!("{done} {resumed} {ms} {answer_bytes} {wrong} {}", why.replace('\n', " "))
+        let Tally { done, resumed, ms, put_off, answer_bytes, wrong, why } = self;
+        format!("{done} {resumed} {ms} {put_off} {answer_bytes} {wrong} {}", why.replace('\n', " "))
     }
 
     pub(super) fn from_line(line: &str) -> Result<Tally, String> {
-        let mut parts = line.splitn(6, ' ');
-        let [done, resumed, ms, answer_bytes, wrong] = numbers(parts.by_ref().take(5))?;
+        let mut parts = line.splitn(7, ' ');
+        let [done, resumed, ms, put_off, answer_bytes, wrong] = numbers(parts.by_ref().take(6))?;
         let why = parts.next().unwrap_or_default().trim_end().to_string();
-        Ok(Tally { done, resumed, ms, answer_bytes, wrong, why })
+        Ok(Tally { done, resumed, ms, put_off, answer_bytes, wrong, why })
     }
 }
 
@@ -96,9 +96,10 @@ mod tests {
 
     #[test]
     fn a_tally_survives_its_line() {
-        let tally = Tally { done: 1, resumed: 2, ms: 3, answer_bytes: 4, wrong: 5, why: "two words".into() };
+        let tally =
+            Tally { done: 1, resumed: 2, ms: 3, put_off: 4, answer_bytes: 5, wrong: 6, why: "two words".into() };
         assert_eq!(Tally::from_line(&tally.to_line()), Ok(tally));
-        assert_eq!(Tally::from_line("0 0 0 0 0 "), Ok(Tally::default()));
+        assert_eq!(Tally::from_line("0 0 0 0 0 0 "), Ok(Tally::default()));
         assert!(Tally::from_line("0 0 0").is_err());
     }
 }

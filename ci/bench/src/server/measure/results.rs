@@ -20,8 +20,10 @@ pub fn results(plan: &Plan, table: &mut Table) -> Result<(), String> {
     crew.run(Job::Connect(Depth::Held), n)?;
     for (each, batch) in QUEUES {
         let mut windows = Windows::default();
+        let (mut put_off, mut reports) = (0, 0);
         for _ in 0..plan.rounds.div_ceil(2) {
-            windows.add(&server, &mut crew, Job::Drain { each, batch }, n)?;
+            let tally = windows.add(&server, &mut crew, Job::Drain { each, batch }, n)?;
+            (put_off, reports) = (put_off + tally.put_off, reports + tally.done / batch);
         }
         let what = format!(
             "durable results of {CHANGED_PER_RUN} changed resources, {n} envoys with {each} queued, {batch} in a report"
@@ -29,6 +31,7 @@ pub fn results(plan: &Plan, table: &mut Table) -> Result<(), String> {
         let budget = if batch > 1 { "20000, goal 30000" } else { "" };
         table.row(&format!("{what}: a second"), windows.rates(), "-".into(), budget);
         table.row(&format!("{what}: CPU us each"), windows.cpus(), "-".into(), "");
+        eprintln!("bench: {put_off} of {reports} reports were put off once or more: the database was behind");
     }
     server.stop()
 }
