@@ -39,7 +39,7 @@ use crate::fleet::{Clocks, Entry, Fleet, OwnKeys};
 use crate::policy::Compiled;
 use crate::store::{ServerState, Snapshot, Write};
 
-pub(crate) use pending::{Pending, found_duplicate, put_off};
+pub(crate) use pending::{BEHIND_RETRY_MS, Pending, found_duplicate, put_off};
 pub(crate) use restore::{Memory, weigh};
 pub(crate) use session::{Session, Stage};
 pub(crate) use statements::{Statement, statement_for};

@@ -12,6 +12,8 @@ use crate::store::{EnrollRefusal, EnvoyRow, EventRow, ServerState, StoreError, S
 
 /// How long agents keep their results when the disk is full, in milliseconds.
 const FULL_RETRY_MS: u32 = 60_000;
+/// When the writer is behind, agents come back after this, in milliseconds.
+pub(crate) const BEHIND_RETRY_MS: u32 = 2_000;
 
 /// Who waits for a write.
 #[derive(Debug)]
@@ -252,9 +254,10 @@ fn reported(server: &mut Server, now: Now, call: CallId, result: Result<Written,
         }
         Ok(Written::UnknownEnvoy) => fail(call, Code::Unauthenticated, "this envoy is not known any more", out),
         Ok(other) => fail(call, Code::Internal, format!("unexpected answer of the store: {other:?}"), out),
-        Err(StoreError::Full) => {
+        Err(error @ (StoreError::Full | StoreError::Behind)) => {
             let uuid = server.sessions.get(&call.conn).and_then(|session| session.uuid());
-            put_off(server, now, call, uuid, FULL_RETRY_MS, out);
+            let retry_ms = if error == StoreError::Full { FULL_RETRY_MS } else { BEHIND_RETRY_MS };
+            put_off(server, now, call, uuid, retry_ms, out);
         }
         Err(error) => {
             log(Level::Error, format!("results were not stored: {error}"), out);

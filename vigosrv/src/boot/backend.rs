@@ -57,10 +57,10 @@ pub(super) struct Behind {
 impl Outside for Behind {
     fn write(&mut self, ticket: u64, write: Write) {
         if self.writer.submit(ticket, write).is_err() {
-            // The core bounds what it has under way, so this is a writer that stops. From a job: a loop must not write to its
-            // own mailbox.
+            // The core bounds the number of writes under way, not their bytes. From a job: a loop must not write to its own
+            // mailbox.
             let mailbox = self.mailbox.clone();
-            let result = Err(StoreError::Io("the writer is behind, or stopping".into()));
+            let result = Err(StoreError::Behind);
             self.jobs.run(move || {
                 let _ = mailbox.send(Mail::Event(Event::Written { ticket, result }));
             });

@@ -5,11 +5,9 @@ use common::limits;
 use common::proto::{BadMessage, Code, RecordBody, record_meta, wire};
 use common::time::Now;
 
-use crate::app::{CallId, Effect, Pending, Server, fail, put_off};
+use crate::app::{BEHIND_RETRY_MS, CallId, Effect, Pending, Server, fail, put_off};
 use crate::store::{RecordKind, ResultsWrite, StoredRecord, Write};
 
-/// When the writer is behind, agents come back after this, in milliseconds.
-const BEHIND_RETRY_MS: u32 = 2_000;
 /// Trait trees in one report.
 const TREES_MAX: usize = 64;
 

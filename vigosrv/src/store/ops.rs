@@ -333,6 +333,8 @@ pub struct ServerState {
 pub enum StoreError {
     /// No space left: results are refused with `retry_after`, everything else goes on.
     Full,
+    /// As much waits for the disk as may: results are refused with `retry_after`, the next ones may be taken.
+    Behind,
     /// The file is damaged; the text names what to do.
     Corrupt(String),
     /// Made by a newer version of the product: (found, known).
@@ -345,6 +347,7 @@ impl std::fmt::Display for StoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             StoreError::Full => f.write_str("no space left for the database; free some, the server goes on by itself"),
+            StoreError::Behind => f.write_str("the database has enough to do; try again in a few seconds"),
             StoreError::Corrupt(text) | StoreError::Io(text) => f.write_str(text),
             StoreError::Newer(found, known) => write!(
                 f,

@@ -2,6 +2,7 @@
 //! simulator drives it with many agents; this reaches what no agent of ours does.
 
 mod blobs;
+mod reports;
 mod statements;
 
 use std::collections::{BTreeMap, VecDeque};
