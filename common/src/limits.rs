@@ -158,6 +158,8 @@ pub const SERVERS_MAX: usize = 16;
 pub const RESOURCE_TIMEOUT_DEFAULT_MS: u64 = 300_000;
 /// Pause before a resource is tried again, in milliseconds.
 pub const RETRY_PAUSE_MS: u64 = 1_000;
+/// Directories with changed names that a run keeps open to sync them once, together.
+pub const UNSYNCED_DIRECTORIES_MAX: usize = 64;
 /// Time that TERM gives the current resource, in milliseconds.
 pub const TERM_GRACE_MS: u64 = 8_000;
 /// Bytes kept of each output stream of a child.

@@ -27,6 +27,7 @@ use crate::agent::TraitTree;
 use crate::sys::accounts::{Accounts, User};
 use crate::sys::child::{self, Finished, RunAs, Spec, StopFlag};
 use crate::sys::root::{Place, Root, WalkError, real_path};
+use crate::sys::unsynced::Unsynced;
 
 /// Where commands are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -49,6 +50,8 @@ pub struct Host {
     blobs: Arc<dyn Blobs>,
     protected: Vec<PathBuf>,
     notes: Vec<String>,
+    /// Directories in which names have changed.
+    unsynced: Unsynced,
     bundle: Arc<Bundle>,
     promises: Option<Arc<dyn Promises>>,
     /// Resources that the next run will act on if this one does not end.
@@ -105,6 +108,7 @@ impl Host {
             blobs: Arc::clone(&input.blobs),
             protected: protected.iter().map(real).collect(),
             notes: Vec::new(),
+            unsynced: Unsynced::default(),
             bundle: Arc::clone(&input.order.bundle),
             promises: input.promises.clone(),
             promised: input.order.owed.iter().cloned().collect(),
@@ -131,6 +135,16 @@ impl Host {
             promises.keep(self.run_id, new.clone());
             self.promised.extend(new);
         }
+    }
+
+    /// Notes that the name at this place has changed: its directory is synced before the run is over, or a command is started.
+    pub fn sync_later(&mut self, place: &Place<'_>, path: &str) -> Result<(), Fault> {
+        self.unsynced.note(&place.dir).map_err(Fault::io("sync the directory of", path))
+    }
+
+    /// Makes durable which names have changed.
+    pub fn sync(&mut self) -> Result<(), Fault> {
+        self.unsynced.flush().map_err(Fault::io("sync the directories of", "what was changed"))
     }
 
     /// Owner and group that a resource asks for, as numbers; nothing without the right to set them.
@@ -359,6 +373,8 @@ impl Host {
 
     /// The same with another bound of what is kept of each output.
     pub fn run_keeping(&mut self, order: &Order<'_>, keep: usize) -> Result<Finished, Fault> {
+        // It may take the host down with it.
+        self.sync()?;
         let user = order.user.map(|name| self.user(name)).transpose()?;
         let directory = self.working_directory(order.cwd)?;
         let spec = Spec {

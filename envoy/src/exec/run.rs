@@ -69,6 +69,10 @@ pub fn run(input: &RunInput) -> RunReport {
             .count();
         report.error = format!("the run was interrupted: {left} of {} resources were not checked", resources.len());
     }
+    // Before anybody is told that something was changed.
+    if let Err(fault) = host.sync() {
+        report.error = format!("what this run changed may not outlive a power cut: {fault}");
+    }
     report.resources = resources;
     report.interrupted = interrupted;
     report.owed = owed;

@@ -8,4 +8,5 @@ pub mod child;
 pub mod fork;
 pub mod replace;
 pub mod root;
+pub mod unsynced;
 pub mod xattr;

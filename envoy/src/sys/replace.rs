@@ -1,5 +1,6 @@
-//! Replacing a file whole: a temporary file in the same directory, synced, renamed over the old one, the directory synced.
-//! Whatever fails or dies in between, the old file is still there and complete.
+//! Replacing a file whole: a temporary file in the same directory, synced, renamed over the old one.
+//! Whatever fails or dies in between, the old file is still there and complete. The directory is for the caller to sync (see
+//! [`super::unsynced`]).
 //!
 //! The temporary name is a function of the target's, so that what a killed agent left behind is reused and not piled up.
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fchmod, fstat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 use super::root::Place;
 use super::xattr;
@@ -84,12 +85,12 @@ impl Replacement {
         Ok(fchmod(self.file.as_fd(), Mode::from_bits_truncate(attributes.mode as libc::mode_t))?)
     }
 
-    /// Makes it durable and puts it at its place.
+    /// Makes its content durable and puts it at its place; the name is durable when the directory is synced.
     pub fn commit(mut self, place: &Place<'_>) -> io::Result<()> {
         self.file.sync_all()?;
         renameat(self.dir.as_fd(), self.name.as_str(), place.dir.as_fd(), place.name)?;
         self.committed = true;
-        sync_directory(&self.dir)
+        Ok(())
     }
 }
 
@@ -99,19 +100,6 @@ impl Drop for Replacement {
             // Nothing to be done about a failure: the name is reused next time.
             let _ = unlinkat(self.dir.as_fd(), self.name.as_str(), UnlinkatFlags::NoRemoveDir);
         }
-    }
-}
-
-/// Makes the names in a directory durable. One that may be written but not read cannot be synced by its user.
-pub fn sync_directory(dir: &OwnedFd) -> io::Result<()> {
-    match openat(dir.as_fd(), ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
-        Ok(readable) => match fsync(readable.as_fd()) {
-            // A file system without anything to sync.
-            Ok(()) | Err(Errno::EINVAL | Errno::EROFS) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        },
-        Err(Errno::EACCES) => Ok(()),
-        Err(errno) => Err(errno.into()),
     }
 }
 

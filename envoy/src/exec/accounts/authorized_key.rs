@@ -114,7 +114,7 @@ impl Statement for Wanted<'_> {
         if let Some((path, access)) = self.directory.as_ref().filter(|_| self.edited.edit.present) {
             let place = host.locate_to_write(path)?;
             if host.stat(&place, path)?.is_none() {
-                make(&place, path, access)?;
+                make(host, &place, path, access)?;
             }
         }
         self.edited.converge(host)

@@ -335,7 +335,8 @@ impl Statement for Wanted<'_> {
             let owned = host.is_privileged();
             let access =
                 Access { mode: Some(HOME_MODE), uid: owned.then_some(user.uid), gid: owned.then_some(user.gid) };
-            make(&host.locate_to_write(&user.home)?, &user.home, &access)?;
+            let place = host.locate_to_write(&user.home)?;
+            make(host, &place, &user.home, &access)?;
         }
         Ok(())
     }

@@ -19,7 +19,6 @@ use crate::exec::fault::Fault;
 use crate::exec::host::{Host, kind_of, mode_of, not_a};
 use crate::exec::read::Reader;
 use crate::plan::{Task, Verdict};
-use crate::sys::replace::sync_directory;
 use crate::sys::root::Place;
 
 /// Mode of a new directory where none is asked for.
@@ -72,9 +71,7 @@ impl<'t> Wanted<'t> {
             empty(OwnedFd::from(dir), &self.path, device, 0)?;
         }
         match unlinkat(place.dir.as_fd(), place.name, UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => {
-                sync_directory(&place.dir).map_err(Fault::io("sync the directory of", &self.path))
-            }
+            Ok(()) | Err(Errno::ENOENT) => host.sync_later(&place, &self.path),
             Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
                 Err(Fault::Refused(format!("{} is not empty; `recurse: true` removes its content too", self.path)))
             }
@@ -129,7 +126,7 @@ impl<'t> Wanted<'t> {
 }
 
 /// Makes a directory that is not there.
-pub fn make(place: &Place<'_>, path: &str, access: &Access) -> Result<(), Fault> {
+pub fn make(host: &mut Host, place: &Place<'_>, path: &str, access: &Access) -> Result<(), Fault> {
     mkdirat(place.dir.as_fd(), place.name, Mode::from_bits_truncate(0o700)).map_err(Fault::io("create", path))?;
     let dir = open_directory(place, path)?;
     let stat = fstat(dir.as_fd()).map_err(Fault::io("look at", path))?;
@@ -137,7 +134,7 @@ pub fn make(place: &Place<'_>, path: &str, access: &Access) -> Result<(), Fault>
     let inherited = mode_of(&stat) & 0o2000;
     let access = Access { mode: Some(access.mode.unwrap_or(MODE_DEFAULT | inherited)), ..*access };
     access.set(&dir, &stat, path)?;
-    sync_directory(&place.dir).map_err(Fault::io("sync the directory of", path))
+    host.sync_later(place, path)
 }
 
 /// What is done to an entry that differs: its directory, its name, what it is and should be, its path.
@@ -176,7 +173,7 @@ impl Statement for Wanted<'_> {
         }
         let place = host.locate_to_write(&self.path)?;
         match self.found(host)? {
-            None => make(&place, &self.path, &self.access)?,
+            None => make(host, &place, &self.path, &self.access)?,
             Some(_) => {
                 let dir = open_directory(&place, &self.path)?;
                 let stat = fstat(dir.as_fd()).map_err(Fault::io("look at", &self.path))?;

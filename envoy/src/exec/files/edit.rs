@@ -104,7 +104,7 @@ pub fn load(host: &mut Host, path: &str) -> Result<Option<Loaded>, Fault> {
 
 /// Replaces the content of a file whole, or creates it; owner and mode stay where none are asked for.
 pub fn put(
-    host: &Host,
+    host: &mut Host,
     place: &Place<'_>,
     old: Option<&Loaded>,
     bytes: &[u8],
@@ -115,5 +115,6 @@ pub fn put(
     new.write(bytes).map_err(Fault::io("write", path))?;
     let old = old.map(|loaded| (&loaded.file, &loaded.stat));
     dress(host, &new, access, old).map_err(Fault::io("set owner and mode of", path))?;
-    new.commit(place).map_err(Fault::io("replace", path))
+    new.commit(place).map_err(Fault::io("replace", path))?;
+    host.sync_later(place, path)
 }

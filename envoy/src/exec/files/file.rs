@@ -25,7 +25,7 @@ use crate::exec::host::{Host, Order, damaged, kind_of, mode_of, not_a};
 use crate::exec::read::Reader;
 use crate::plan::{Task, Verdict};
 use crate::sys::child::Ended;
-use crate::sys::replace::{Attributes, Replacement, sync_directory};
+use crate::sys::replace::{Attributes, Replacement};
 use crate::sys::root::{Place, real_path};
 
 /// Mode of a new file where none is asked for.
@@ -203,9 +203,7 @@ impl<'t> Wanted<'t> {
         let Some(place) = host.locate(&self.path)? else { return Ok(()) };
         self.keep_backup(&place)?;
         match unlinkat(place.dir.as_fd(), place.name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => {
-                sync_directory(&place.dir).map_err(Fault::io("sync the directory of", &self.path))
-            }
+            Ok(()) | Err(Errno::ENOENT) => host.sync_later(&place, &self.path),
             Err(errno) => Err(Fault::io("remove", &self.path)(errno)),
         }
     }
@@ -224,7 +222,8 @@ impl<'t> Wanted<'t> {
         if old.is_some() {
             self.keep_backup(place)?;
         }
-        new.commit(place).map_err(Fault::io("replace", &self.path))
+        new.commit(place).map_err(Fault::io("replace", &self.path))?;
+        host.sync_later(place, &self.path)
     }
 
     fn copy_blob(&self, host: &mut Host, blob: &BlobRef, new: &mut Replacement) -> Result<(), Fault> {

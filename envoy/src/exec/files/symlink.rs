@@ -15,7 +15,7 @@ use crate::exec::fault::Fault;
 use crate::exec::host::{Host, describe, kind_of, not_a};
 use crate::exec::read::Reader;
 use crate::plan::{Task, Verdict};
-use crate::sys::replace::{sync_directory, temporary_name};
+use crate::sys::replace::temporary_name;
 use crate::sys::root::Place;
 
 /// Settles one `symlink`.
@@ -171,7 +171,7 @@ impl Statement for Wanted<'_> {
                 Err(errno) => return Err(Fault::io("remove", &self.path)(errno)),
             }
         }
-        sync_directory(&place.dir).map_err(Fault::io("sync the directory of", &self.path))
+        host.sync_later(&place, &self.path)
     }
 
     fn spare_self(&self, host: &mut Host) -> Result<(), Fault> {

@@ -73,7 +73,8 @@ impl Statement for Folder {
     }
 
     fn converge(&mut self, host: &mut Host) -> Result<(), Fault> {
-        make(&host.locate_to_write(&self.0)?, &self.0, &Access::default())
+        let place = host.locate_to_write(&self.0)?;
+        make(host, &place, &self.0, &Access::default())
     }
 
     fn spare_self(&self, _host: &mut Host) -> Result<(), Fault> {
