@@ -32,6 +32,9 @@ impl fmt::Display for BadId {
 
 impl std::error::Error for BadId {}
 
+/// Bytes at the front of a run's id that are its envoy's.
+const RUN_PREFIX_BYTES: usize = 4;
+
 impl Uuid {
     /// A random (version 4) UUID.
     pub fn random(rng: &mut dyn Rng) -> Uuid {
@@ -40,6 +43,19 @@ impl Uuid {
         bytes[6] = (bytes[6] & 0x0f) | 0x40;
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
         Uuid(bytes)
+    }
+
+    /// A random UUID for a run of this envoy. It begins as the envoy's does, so that whoever has a run's id knows where to look:
+    /// an index over random ids would cost the server a random page for every stored run.
+    pub fn random_run(envoy: &Uuid, rng: &mut dyn Rng) -> Uuid {
+        let mut run = Uuid::random(rng);
+        run.0[..RUN_PREFIX_BYTES].copy_from_slice(&envoy.0[..RUN_PREFIX_BYTES]);
+        run
+    }
+
+    /// Whether a run with this id may be one of this envoy. Certainly not, if not; by chance one in four thousand million, if so.
+    pub fn may_be_of(&self, envoy: &Uuid) -> bool {
+        self.0[..RUN_PREFIX_BYTES] == envoy.0[..RUN_PREFIX_BYTES]
     }
 
     /// From its 16 bytes.
@@ -158,6 +174,16 @@ pub fn is_hostname(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_id_of_a_run_leads_to_its_envoy_and_is_random_behind_that() {
+        let rng = &mut crate::rng::SplitMix64(1);
+        let (a, b) = (Uuid::random(rng), Uuid::random(rng));
+        let runs: Vec<Uuid> = (0..100).map(|_| Uuid::random_run(&a, rng)).collect();
+        assert!(runs.iter().all(|run| run.may_be_of(&a) && !run.may_be_of(&b)));
+        assert!(runs.windows(2).all(|pair| pair[0] != pair[1]));
+        assert!(runs.iter().all(|run| run.0[6] >> 4 == 4 && run.0[8] >> 6 == 2), "a version 4 UUID all the same");
+    }
 
     #[test]
     fn uuids_round_trip() {

@@ -125,7 +125,7 @@ impl Agent {
         }
         // A run that could not start is a run: it is reported, once for each cause.
         cx.log(Level::Error, format!("no run: {obstacle}"));
-        let run_id = Uuid::random(cx.rng);
+        let run_id = Uuid::random_run(&self.uuid, cx.rng);
         let owed = self.notes.owed.clone();
         let report = RunReport { run_id, started: cx.now, error: obstacle, owed, ..RunReport::default() };
         let Some(running) = self.running(run_id, Manner::default(), cx) else { return };
@@ -194,7 +194,7 @@ impl Agent {
     }
 
     fn order(&mut self, manner: Manner, cx: &mut Cx<'_>) {
-        let run_id = Uuid::random(cx.rng);
+        let run_id = Uuid::random_run(&self.uuid, cx.rng);
         let (Some(running), Some(applied)) = (self.running(run_id, manner, cx), self.runnable()) else {
             self.converge.phase = Phase::Idle;
             self.schedule.end();

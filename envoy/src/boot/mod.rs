@@ -4,6 +4,7 @@
 mod enroll;
 mod reactor;
 mod runner;
+mod verifier;
 
 pub use enroll::{Enroll, Trusting, enroll};
 pub use runner::BlobDir;
@@ -27,6 +28,7 @@ use crate::identity::{Enrollment, IdentityDir};
 use crate::traits::{Gatherer, Root};
 use reactor::{Inbox, Parts, Ports, Reactor, SavePins, translate};
 use runner::{Runner, Surroundings};
+use verifier::Verify;
 
 /// Servers whose TLS sessions are remembered.
 const TLS_SESSIONS: usize = 8;
@@ -234,8 +236,8 @@ fn reload(setup: Setup) -> Box<dyn FnMut() -> Result<crate::agent::AgentConfig, 
     })
 }
 
-fn verify(state_dir: PathBuf, uuid: Uuid) -> Box<dyn FnMut() -> serde_json::Value> {
-    Box::new(move || serde_json::to_value(cache::verify(&state_dir, uuid)).unwrap_or_default())
+fn verify(state_dir: PathBuf, uuid: Uuid) -> Verify {
+    Arc::new(move || serde_json::to_value(cache::verify(&state_dir, uuid)).unwrap_or_default())
 }
 
 /// A line of a file of the kernel or the host; empty where there is none.

@@ -27,6 +27,7 @@ use crate::control::{Control, Reply, Request, Waiting};
 use crate::link::Link;
 
 use super::runner::Runner;
+use super::verifier::{Verifier, Verify};
 
 const WAKE: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -105,7 +106,7 @@ pub struct Parts {
     /// Reads the configuration again.
     pub reload: Box<dyn FnMut() -> Result<AgentConfig, String>>,
     /// Answers `verify`.
-    pub verify: Box<dyn FnMut() -> serde_json::Value>,
+    pub verify: Verify,
     /// Where the control socket is; none for a one-shot process.
     pub control: Option<PathBuf>,
     /// Clocks.
@@ -124,6 +125,7 @@ pub struct Reactor {
     parts: Parts,
     link: Link,
     control: Option<Control>,
+    verifier: Verifier<Waiting>,
     asked: BTreeMap<u64, Waiting>,
     next_control: u64,
     /// The answer to the one request of a one-shot process.
@@ -144,12 +146,15 @@ impl Reactor {
             Some(path) => Some(Control::bind(path, registry, CONTROL)?),
             None => None,
         };
+        let inbox = ports.inbox();
+        let verifier = Verifier::new(parts.verify.clone(), Arc::new(move || inbox.wake()));
         let link = Link::new(registry.try_clone()?, LINK, parts.tls.clone(), ports.inbox.waker());
         Ok(Reactor {
             ports,
             parts,
             link,
             control,
+            verifier,
             asked: BTreeMap::new(),
             next_control: 1,
             own_answer: None,
@@ -265,8 +270,7 @@ impl Reactor {
                 Request::Queue => ControlRequest::Queue,
                 Request::RunOnce { dry_run, offline, diff } => ControlRequest::RunOnce { dry_run, offline, diff },
                 Request::Verify => {
-                    let document = (self.parts.verify)();
-                    control.reply(waiting, &Reply::Document(document), now.mono);
+                    self.verifier.ask(waiting);
                     continue;
                 }
             };
@@ -274,6 +278,9 @@ impl Reactor {
             self.next_control += 1;
             self.asked.insert(id, waiting);
             events.push(Event::Control { id: ControlId(id), request });
+        }
+        for (waiting, document) in self.verifier.take() {
+            control.reply(waiting, &Reply::Document(document), now.mono);
         }
         // Answers that were made just now leave now.
         control.flush(self.ports.poll.registry());

@@ -56,13 +56,16 @@ pub(super) fn publish(context: &Arc<Context>, request: &Request, respond: Respon
             Ok(published) => published,
             Err(error) => return respond(invalid(&error)),
         };
-        let (tree, summary) = (published.tree, published.changes.to_string());
+        let tree = published.tree;
         // What the disk has and the core has not (its record was refused) is published again.
-        if published.unchanged && live.is_some_and(|live| live.tree_hash() == tree) {
-            let answer = json!({"schema": 1, "changed": false, "tree": tree.to_string(), "summary": summary});
+        if published.unchanged && live.as_ref().is_some_and(|live| live.tree_hash() == tree) {
+            let answer = json!({"schema": 1, "changed": false, "tree": tree.to_string(), "summary": published.changes.to_string()});
             return respond(Response::json(&answer));
         }
         let compiled = published.compiled;
+        let changes =
+            if published.unchanged { compiled.changes_from(live.as_deref()) } else { published.changes };
+        let summary = changes.to_string();
         let served = later.clone();
         let current = compiled.clone();
         let request = AdminRequest::Published { compiled, actor, message, summary: summary.clone() };

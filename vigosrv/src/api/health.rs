@@ -15,17 +15,28 @@ pub(super) fn health(context: &Arc<Context>, respond: Respond) {
         let AdminReply::Stats(stats) = reply else { return Response::json(&json!({})) };
         let uptime = context_later.backend.now().mono.since(context_later.started.mono);
         Response::json(&json!({
-            "status": word(&stats),
+            "status": word(&context_later, &stats),
             "version": common::cli::VERSION,
             "uptime_ms": uptime,
             "role": if stats.stepped_down { "stepped-down" } else { "standalone" },
-            "database": if stats.disk_full { "full" } else { "ok" },
+            "database": database(&context_later, &stats),
         }))
     });
 }
 
-fn word(stats: &Stats) -> &'static str {
-    if stats.stepped_down || stats.disk_full { "degraded" } else { "ok" }
+fn word(context: &Context, stats: &Stats) -> &'static str {
+    if stats.stepped_down || database(context, stats) != "ok" { "degraded" } else { "ok" }
+}
+
+/// In one word, the worst first.
+fn database(context: &Context, stats: &Stats) -> &'static str {
+    if context.damage.get().is_some() {
+        "damaged"
+    } else if stats.disk_full {
+        "full"
+    } else {
+        "ok"
+    }
 }
 
 /// For operators: `vigocli status`.
@@ -39,7 +50,7 @@ pub(super) fn status(context: &Arc<Context>, respond: Respond) {
             Status::ALL.iter().zip(totals.by_status).map(|(status, n)| (status.name().into(), json!(n))).collect();
         Response::json(&json!({
             "schema": 1,
-            "status": word(&stats),
+            "status": word(&context, &stats),
             "version": common::cli::VERSION,
             "server_id": context.trust.server_id.to_string(),
             "epoch": stats.epoch,
@@ -58,6 +69,7 @@ pub(super) fn status(context: &Arc<Context>, respond: Respond) {
             "stepped_down": stats.stepped_down,
             "review": stats.review,
             "disk_full": stats.disk_full,
+            "database_damage": context.damage.get(),
             "pending_writes": stats.pending_writes,
             "notes": context.notes,
         }))

@@ -18,11 +18,12 @@ pub(super) fn metrics(context: &Arc<Context>, respond: Respond) {
         let totals = context_later.fleet.totals(&context_later.clocks());
         let uptime = context_later.backend.now().mono.since(context_later.started.mono);
         let wal = std::fs::metadata(context_later.root.join("db/vigo.db-wal")).map_or(0, |meta| meta.len());
-        Response::text(TEXT, render(&stats, &totals, uptime, wal))
+        let damaged = context_later.damage.get().is_some();
+        Response::text(TEXT, render(&stats, &totals, uptime, wal, damaged))
     });
 }
 
-fn render(stats: &Stats, totals: &Totals, uptime_ms: u64, wal_bytes: u64) -> String {
+fn render(stats: &Stats, totals: &Totals, uptime_ms: u64, wal_bytes: u64, damaged: bool) -> String {
     let mut out = String::with_capacity(4_096);
     let mut one = |name: &str, kind: &str, help: &str, rows: &[(&str, u64)]| {
         // Writing to a string cannot fail.
@@ -68,6 +69,7 @@ fn render(stats: &Stats, totals: &Totals, uptime_ms: u64, wal_bytes: u64) -> Str
         &[("", u64::from(stats.stepped_down))],
     );
     one("disk_full", "gauge", "1 while results are refused for lack of space.", &[("", u64::from(stats.disk_full))]);
+    one("database_damaged", "gauge", "1 when the check of the database found damage.", &[("", u64::from(damaged))]);
     one("wal_bytes", "gauge", "Bytes of the write-ahead log.", &[("", wal_bytes)]);
     one("uptime_seconds", "gauge", "Seconds since the server started.", &[("", uptime_ms / 1_000)]);
     out
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn every_line_is_prometheus_text_and_totals_are_counters() {
-        let text = render(&Stats::default(), &Totals::default(), 5_000, 9);
+        let text = render(&Stats::default(), &Totals::default(), 5_000, 9, false);
         for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
             let words: Vec<&str> = line.split(' ').collect();
             assert_eq!(words[2].ends_with("_total"), words[3] == "counter", "{line}");

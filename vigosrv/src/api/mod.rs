@@ -13,12 +13,14 @@ mod message;
 mod metrics;
 mod openapi;
 mod runs;
+#[cfg(test)]
+mod tests;
 
 pub use bootstrap::TARGETS;
 pub use message::{Body, Origin, Request, Respond, Response};
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use common::time::Now;
 
@@ -65,6 +67,8 @@ pub struct Context {
     pub started: Now,
     /// The last shutdown was not clean, or something else that `status` should say.
     pub notes: Vec<String>,
+    /// What the check of the whole database found, once it found something.
+    pub damage: Arc<OnceLock<String>>,
 }
 
 /// Public facts of the server's identity.
@@ -94,13 +98,15 @@ impl Context {
     pub fn handle(self: &Arc<Self>, request: Request, respond: Respond) {
         let segments = request.segments();
         let path: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let route = (request.method.as_str(), path.as_slice());
+        // The loop leaves the body of an answer to HEAD out.
+        let method = if request.method == "HEAD" { "GET" } else { request.method.as_str() };
+        let route = (method, path.as_slice());
         // Open to everybody.
         match route {
             ("GET", ["health"] | ["api", "v1", "health"]) => return health::health(self, respond),
             ("GET", ["metrics"] | ["api", "v1", "metrics"]) => return metrics::metrics(self, respond),
-            ("GET" | "HEAD", ["bootstrap"]) => return respond(bootstrap::script(self, &request)),
-            ("GET" | "HEAD", ["agents", name]) => return respond(bootstrap::agent(self, name)),
+            ("GET", ["bootstrap"]) => return respond(bootstrap::script(self, &request)),
+            ("GET", ["agents", name]) => return respond(bootstrap::agent(self, name)),
             _ => {}
         }
         if request.origin == Origin::Https {
@@ -110,7 +116,7 @@ impl Context {
         let Some(rest) = path.strip_prefix(&["api", "v1"]) else {
             return respond(not_found(&request));
         };
-        match (request.method.as_str(), rest) {
+        match (method, rest) {
             ("GET", ["openapi.json"]) => respond(openapi::document()),
             ("GET", ["status"]) => health::status(self, respond),
             ("GET", ["envoys"]) => respond(envoys::list(self, &request)),

@@ -34,17 +34,25 @@ pub(super) fn list(context: &Arc<Context>, request: &Request, respond: Respond) 
     });
 }
 
+/// Envoys whose runs may have ids that begin alike: in a fleet of a million, two are likely somewhere, three are not.
+const ENVOYS_OF_A_PREFIX_MAX: usize = 8;
+
 pub(super) fn show(context: &Arc<Context>, id: &str, respond: Respond) {
     let Ok(uuid) = id.parse::<Uuid>() else {
         let text = format!("`{id}` is not a run id");
         return respond(Response::error(400, "bad_run", &text, "`vigocli runs` lists them"));
     };
+    // The id says whose it may be, and the runs of one envoy have an index. Ids that other makers drew are looked for among all.
+    let mut envoys = Vec::new();
+    context.fleet.for_each(|entry| envoys.extend(uuid.may_be_of(&entry.uuid).then_some(Some(entry.uuid))));
+    envoys.truncate(ENVOYS_OF_A_PREFIX_MAX);
+    envoys.push(None);
     context.read(respond, move |reader| {
-        let query = RunQuery { run_id: Some(uuid), limit: 1, ..RunQuery::default() };
-        let found = reader.runs(&query).and_then(|rows| match rows.first() {
-            Some(row) => reader.run(row.id),
-            None => Ok(None),
-        });
+        let mut find = |envoy| {
+            let query = RunQuery { run_id: Some(uuid), envoy, limit: 1, ..RunQuery::default() };
+            reader.runs(&query).and_then(|rows| rows.first().map_or(Ok(None), |row| reader.run(row.id)))
+        };
+        let found = envoys.into_iter().map(&mut find).find(|found| !matches!(found, Ok(None))).unwrap_or(Ok(None));
         match found {
             Ok(Some(item)) => {
                 let mut value = document(&item);

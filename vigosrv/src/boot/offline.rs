@@ -52,3 +52,28 @@ pub fn publish_offline(config: &ServerConfig, source: publish::Source, message: 
         "schema": 1, "changed": true, "tree": tree.to_string(), "serial": serial, "envoys": envoys, "summary": summary,
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_that_is_live_and_not_recorded_is_recorded_by_publishing_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("server.yaml", "server:\n  grpc_listen: \"127.0.0.1:0\"\n");
+        let resource = "{name: x, type: file, target_path: /x, content: x}";
+        write("stacks/configcrates/a.vgo", &format!("name: a\nresources:\n  - {resource}\n"));
+        write("stacks/envoys/all.vgo", "envoys:\n  - {match: '*', configcrates: [a]}\n");
+        let config = ServerConfig::load(dir.path(), None).unwrap();
+        // Killed between the link and the record.
+        publish::publish(&config.root, None).unwrap();
+        let answer = publish_offline(&config, "again").unwrap();
+        assert_eq!((&answer["changed"], &answer["serial"]), (&true.into(), &1.into()), "{answer}");
+        assert_eq!(publish_offline(&config, "once more").unwrap()["changed"], false);
+    }
+}

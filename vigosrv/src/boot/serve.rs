@@ -131,12 +131,16 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
     })
     .map_err(|error| cannot("the writer's thread", &error))?;
     let jobs = Jobs::start(config.database.clone()).map_err(|error| cannot("the job pool", &error))?;
+    let damage: Arc<OnceLock<String>> = Arc::default();
     if opened.unclean {
         // The whole file may be gigabytes: no check-in waits for it.
         let (database, level, json) = (config.database.clone(), config.log_level, config.log_json);
+        let damage = damage.clone();
         jobs.run(move || {
             if let Err(error) = check_whole(&database) {
                 Logger::new(level, json).line(Clock::system().now().wall, Level::Error, &error.to_string());
+                // Set once, here: `/health`, `status` and `doctor` say it until the next start.
+                let _ = damage.set(error.to_string());
             }
         });
     }
@@ -175,6 +179,7 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
         trust: trust.clone(),
         started: now,
         notes,
+        damage,
     });
     let api_options = ApiOptions {
         tls: tls.config(config, &trust.ca_pem, &[b"h2", b"http/1.1"])?,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::http::get;
 use crate::api::TARGETS;
 use crate::publish;
+use crate::store::check_whole;
 
 /// Free space below which the database will soon refuse results.
 const FREE_BYTES_MIN: u64 = 1 << 30;
@@ -80,7 +81,17 @@ pub(super) fn run(_: Doctor, common: &Common) -> Result<Exit, Failure> {
     }
     match get(common, "/api/v1/status") {
         Ok(status) => server(&status, &mut add),
-        Err(failure) => add("server", Grade::Warning, failure.what),
+        Err(failure) => {
+            add("server", Grade::Warning, failure.what);
+            // With a server running it is the server's to say: it checks after every shutdown that was not clean.
+            match super::config(common).map(|config| config.database) {
+                Ok(database) if database.is_file() => match check_whole(&database) {
+                    Ok(()) => add("database", Grade::Good, "whole".into()),
+                    Err(error) => add("database", Grade::Error, error.to_string()),
+                },
+                _ => {}
+            }
+        }
     }
     show(&findings, common)
 }
@@ -92,6 +103,9 @@ fn server(status: &Value, add: &mut dyn FnMut(&'static str, Grade, String)) {
     }
     if is("disk_full") {
         add("server", Grade::Error, "the disk is full: results stay with the agents until there is room".into());
+    }
+    if let Some(damage) = status["database_damage"].as_str() {
+        add("database", Grade::Error, damage.to_string());
     }
     if is("review") {
         add("server", Grade::Warning, "revocations may be lost in a restore: see `vigocli events`".into());

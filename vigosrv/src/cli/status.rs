@@ -28,7 +28,7 @@ pub(super) fn run(_: Status, common: &Common) -> Result<Exit, Failure> {
 fn judge(answer: &Value) -> Exit {
     let is = |key: &str| answer[key].as_bool() == Some(true);
     let n = |key: &str| answer["by_status"][key].as_u64().unwrap_or(0);
-    if is("stepped_down") || is("disk_full") {
+    if is("stepped_down") || is("disk_full") || answer["database_damage"].is_string() {
         Exit::Other(2)
     } else if is("review") || n("failed") + n("degraded") + n("offline") + n("duplicate") + n("review") > 0 {
         Exit::Other(1)
@@ -73,6 +73,9 @@ fn people(answer: &Value) -> String {
         if answer[key].as_bool() == Some(true) {
             out.push_str(&format!("WARNING    {line}\n"));
         }
+    }
+    if let Some(damage) = answer["database_damage"].as_str() {
+        out.push_str(&format!("WARNING    {damage}\n"));
     }
     for note in answer["notes"].as_array().into_iter().flatten() {
         out.push_str(&format!("note       {}\n", note.as_str().unwrap_or_default()));
