@@ -57,7 +57,8 @@ fn damage_found_at_start_is_shown_by_doctor_and_health_and_stops_nothing() {
     server.kill();
     damage(&server.root.join("db/vigo.db"));
     server.start();
-    let (found, code) = wait_until("the damage to be found", || Some(doctor(&server.root)).filter(|(one, _)| one.is_some()));
+    let (found, code) =
+        wait_until("the damage to be found", || Some(doctor(&server.root)).filter(|(one, _)| one.is_some()));
     let (grade, text) = found.expect("it was waited for");
     assert_eq!((grade.as_str(), code), ("error", Some(2)));
     assert!(text.contains("the database is damaged"), "{text}");

@@ -57,6 +57,7 @@ const COMMON: Crate = Crate {
         row("limits", Kind::Core, &[]),
         row("time", Kind::Core, &[]),
         row("rng", Kind::Core, &[]),
+        row("base64", Kind::Core, &[]),
         row("ids", Kind::Core, &["limits", "rng"]),
         row("units", Kind::Core, &[]),
         row("glob", Kind::Core, &[]),
@@ -96,7 +97,11 @@ const SERVER: Crate = Crate {
         row("publish", Kind::Shell, &["policy", "sys"]),
         row("config", Kind::Shell, &["app", "sys"]),
         row("keys", Kind::Shell, &["app", "config=mod.rs", "sys"]),
-        row("net", Kind::Shell, &["api=http.rs", "api=message.rs", "app", "rpc", "sys", "store=ops.rs"]),
+        row(
+            "net",
+            Kind::Shell,
+            &["api=chunked.rs", "api=http.rs", "api=message.rs", "app", "rpc", "sys", "store=ops.rs"],
+        ),
         // Operators' reads go to the read-only connection and to the tree on disk, past the core: exceptions on purpose, so that no page view
         // takes a turn of the loop that answers check-ins.
         row("api", Kind::Shell, &["app", "fleet", "policy", "publish!", "sys", "store!"]),

@@ -321,9 +321,8 @@ impl<'d> Parser<'d, '_> {
 
     fn kind(&mut self, node: &Node, map: &Map) -> Option<&'static Type> {
         let Some(written) = map.get("type") else {
-            let names: Vec<&str> = types::all().map(|kind| kind.name).collect();
             let error = self.doc.error(node.at, "the resource has no `type`");
-            self.errors.push(error.expected(format!("one of {}", names.join(", "))));
+            self.errors.push(error.cure("add `type: TYPE`; `vigo-envoy doc` lists the types"));
             return None;
         };
         let name = self.take(self.doc.expect_name(written, "type"))?;

@@ -71,9 +71,9 @@ mod tests {
         write("stacks/envoys/all.vgo", "envoys:\n  - {match: '*', configcrates: [a]}\n");
         let config = ServerConfig::load(dir.path(), None).unwrap();
         // Killed between the link and the record.
-        publish::publish(&config.root, None).unwrap();
-        let answer = publish_offline(&config, "again").unwrap();
+        publish::publish(&config.root, publish::Source::Stacks, None).unwrap();
+        let answer = publish_offline(&config, publish::Source::Stacks, "again").unwrap();
         assert_eq!((&answer["changed"], &answer["serial"]), (&true.into(), &1.into()), "{answer}");
-        assert_eq!(publish_offline(&config, "once more").unwrap()["changed"], false);
+        assert_eq!(publish_offline(&config, publish::Source::Stacks, "once more").unwrap()["changed"], false);
     }
 }

@@ -30,6 +30,8 @@ pub struct Plan {
 
 /// Files of the policy of the daemon at rest; its directories come on top.
 const IDLE_FILES: usize = 476;
+/// No page of LMDB is smaller.
+const PAGE_BYTES_MIN: u64 = 512;
 
 /// Measures; prints the tables as it goes.
 pub fn measure(plan: &Plan) -> Result<(), String> {
@@ -157,7 +159,9 @@ fn syncs(station: &mut Station) -> Result<u64, String> {
 
 /// LMDB writes the head of a meta page, less than any page, through a descriptor of its own that syncs.
 fn is_meta_write(line: &str) -> bool {
-    line.contains("pwrite64(") && line.contains("data.mdb>") && line.trim_end().split_whitespace().next_back().and_then(|n| n.parse::<u64>().ok()).is_some_and(|n| n < PAGE_BYTES_MIN)
+    line.contains("pwrite64(")
+        && line.contains("data.mdb>")
+        && line.split_whitespace().next_back().and_then(|n| n.parse::<u64>().ok()).is_some_and(|n| n < PAGE_BYTES_MIN)
 }
 
 /// Two series that alternate.

@@ -46,11 +46,7 @@ pub fn unknown_type(name: &str) -> String {
     let names = all().map(|known| known.name);
     match nearest(name, names.clone()) {
         Some(near) => format!("no resource type `{name}`; did you mean `{near}`?"),
-        None => {
-            let mut names: Vec<&str> = names.collect();
-            names.sort_unstable();
-            format!("no resource type `{name}`; there are {}", names.join(", "))
-        }
+        None => format!("no resource type `{name}`; `vigo-envoy doc` lists the {} that there are", names.count()),
     }
 }
 
@@ -89,6 +85,6 @@ mod tests {
     #[test]
     fn unknown_types_are_suggested() {
         assert!(unknown_type("fiel").contains("did you mean `file`?"));
-        assert!(unknown_type("qqqqqqqqqq").contains("directory, exec"));
+        assert!(unknown_type("qqqqqqqqqq").contains("`vigo-envoy doc` lists"));
     }
 }
