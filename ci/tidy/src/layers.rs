@@ -61,7 +61,6 @@ const COMMON: Crate = Crate {
         row("ids", Kind::Core, &["limits", "rng"]),
         row("units", Kind::Core, &[]),
         row("glob", Kind::Core, &[]),
-        row("base64", Kind::Core, &[]),
         row("outcome", Kind::Core, &[]),
         row("deadline", Kind::Core, &["limits", "time"]),
         row("log", Kind::Core, &["time", "limits"]),
