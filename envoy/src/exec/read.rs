@@ -51,6 +51,12 @@ impl<'p> Reader<'p> {
         }
     }
 
+    /// Variables for a command.
+    pub fn environment(&self, name: &str) -> Vec<(String, String)> {
+        let Some(Value::Map(map)) = self.params.find(name) else { return Vec::new() };
+        map.iter().filter_map(|(name, value)| Some((name.clone(), text_of(value)?.into_owned()))).collect()
+    }
+
     /// Text that the table requires.
     pub fn path(&self, name: &str) -> Cow<'p, str> {
         self.text(name).unwrap_or_default()

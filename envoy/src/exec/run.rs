@@ -21,6 +21,8 @@ type Executor = fn(&mut Host, &Task<'_>) -> Verdict;
 const EXECUTORS: &[(&str, Executor)] = &[
     ("file", files::file::run),
     ("exec", commands::exec::run),
+    ("custom", commands::custom::run),
+    ("process", commands::process::run),
     ("directory", files::directory::run),
     ("symlink", files::symlink::run),
     ("file_line", files::file_line::run),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::commands::PROTOCOL;
 use super::{GROUPS, Group, all};
 use crate::policy::params::{Rule, Type};
 
@@ -40,6 +41,9 @@ pub fn page(group: &Group) -> (String, String) {
             let _ = write!(out, "\n{}.\n", rules.join("; "));
         }
         let _ = write!(out, "\n```yaml\n{}```\n", kind.example);
+        if let Some(more) = more(kind) {
+            let _ = write!(out, "\n{more}");
+        }
     }
     (format!("{}.md", group.title.to_lowercase()), out)
 }
@@ -83,6 +87,9 @@ pub fn terminal(kind: &Type) -> String {
         let _ = write!(out, "\n{}.\n", describe(rule));
     }
     let _ = write!(out, "\nExample:\n\n{}", kind.example);
+    if let Some(more) = more(kind) {
+        let _ = write!(out, "\n{more}");
+    }
     out
 }
 
@@ -102,6 +109,11 @@ pub fn terminal_index() -> String {
         let _ = writeln!(out, "  {name:width$}  {meaning}{default}");
     }
     out
+}
+
+/// What a table cannot say.
+fn more(kind: &Type) -> Option<&'static str> {
+    (kind.name == "custom").then_some(PROTOCOL)
 }
 
 fn describe(rule: &Rule) -> String {

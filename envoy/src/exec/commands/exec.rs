@@ -35,8 +35,10 @@ pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
 }
 
 /// A line of shell, or a program with its arguments.
-enum Line<'t> {
+pub enum Line<'t> {
+    /// For `/bin/sh`.
     Shell(Cow<'t, str>),
+    /// Without a shell.
     Program(Vec<String>),
 }
 
@@ -56,7 +58,8 @@ struct Wanted<'t> {
 }
 
 impl<'t> Line<'t> {
-    fn read(value: Option<&'t Value>) -> Option<Line<'t>> {
+    /// From a parameter.
+    pub fn read(value: Option<&'t Value>) -> Option<Line<'t>> {
         match value? {
             Value::List(items) => Some(Line::Program(items.iter().filter_map(text_of).map(Cow::into_owned).collect())),
             other => text_of(other).map(Line::Shell),
@@ -90,12 +93,6 @@ impl<'t> Wanted<'t> {
         let table = types::find("exec").ok_or_else(|| Fault::Parameter(types::unknown_type("exec")))?;
         let reader = Reader::try_new(table, task.params)?;
         let command = Line::read(reader.value("command")).ok_or_else(|| Fault::Parameter(table.missing("command")))?;
-        let environment = match reader.value("environment") {
-            Some(Value::Map(map)) => {
-                map.iter().filter_map(|(name, value)| Some((name.clone(), text_of(value)?.into_owned()))).collect()
-            }
-            _ => Vec::new(),
-        };
         let code = |value: &Value| match value {
             Value::Int(code) => i32::try_from(*code).ok(),
             _ => None,
@@ -112,7 +109,7 @@ impl<'t> Wanted<'t> {
             creates: reader.text("creates"),
             cwd: reader.text("cwd"),
             user: reader.text("user"),
-            environment,
+            environment: reader.environment("environment"),
             stdin: reader.text("stdin").unwrap_or_default(),
             returns,
             umask: reader.mode("umask").unwrap_or(UMASK_DEFAULT),

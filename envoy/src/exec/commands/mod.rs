@@ -1,4 +1,6 @@
 //! Executors of commands.
 
+pub mod custom;
 pub mod exec;
 mod guard;
+pub mod process;

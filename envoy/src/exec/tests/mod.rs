@@ -4,6 +4,7 @@
 mod accounts;
 mod blockinfile;
 mod command;
+mod custom;
 mod directory;
 mod file;
 mod file_line;
@@ -11,6 +12,7 @@ mod host;
 mod ini;
 mod json_file;
 mod packages;
+mod process;
 mod promises;
 mod replace;
 mod runner;
