@@ -1,6 +1,7 @@
 //! What tests and measurements with real processes share: a server and agents from the binaries of this build, in directories of
 //! their own, stopped and removed with their values; a proxy between them; and the account of what was run and what was stored.
 
+mod kept;
 mod ledger;
 mod mounts;
 mod process;
@@ -8,8 +9,9 @@ mod proxy;
 mod site;
 pub mod trace;
 
+pub use kept::{KEPT, MAPPINGS, mappings};
 pub use ledger::{Account, Entry, Stored, account, read_ledger, stored_records};
 pub use mounts::{Disk, with_own_mounts};
-pub use process::{Process, binary, wait_for, wait_until};
+pub use process::{Process, binary, timed, wait_for, wait_until};
 pub use proxy::{Caught, Proxy};
 pub use site::{Envoy, Server};

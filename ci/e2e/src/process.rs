@@ -95,6 +95,13 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T
     }
 }
 
+/// Does something, and says how long it took.
+pub fn timed<T>(act: impl FnOnce() -> T) -> (T, Duration) {
+    let from = Instant::now();
+    let result = act();
+    (result, from.elapsed())
+}
+
 /// The JSON that a command printed; panics with what it said where there is none.
 pub(crate) fn document(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {

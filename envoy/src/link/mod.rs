@@ -126,6 +126,9 @@ impl Link {
         };
         let mut events = Vec::new();
         let driven = client.drive(now, &mut events);
+        if driven.is_err() {
+            events.retain(|event| !ended_with_connection(event));
+        }
         for event in events {
             self.on_client_event(event, out);
         }
@@ -320,6 +323,16 @@ fn pem(der: &[u8]) -> String {
     text
 }
 
+/// What the end of the connection does to its calls is said once, by [`Event::Disconnected`]. A held stream that ended
+/// before it, by itself, would be the server's wish to be polled.
+fn ended_with_connection(event: &ClientEvent) -> bool {
+    matches!(
+        event,
+        ClientEvent::Reply { result: Err(CallError::Lost(_)), .. }
+            | ClientEvent::Ended { result: Err(CallError::Lost(_)), .. }
+    )
+}
+
 fn refusal(error: CallError) -> (Code, String) {
     match error {
         CallError::Status(status) => (status.code, status.message),
@@ -332,6 +345,17 @@ fn refusal(error: CallError) -> (Code, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_ended_with_the_connection_is_left_to_its_end() {
+        let lost = || CallError::Lost("broken pipe".into());
+        assert!(ended_with_connection(&ClientEvent::Ended { call: 1, result: Err(lost()) }));
+        assert!(ended_with_connection(&ClientEvent::Reply { call: 1, result: Err(lost()) }));
+        for result in [Ok(()), Err(CallError::Timeout), Err(CallError::TooMany)] {
+            assert!(!ended_with_connection(&ClientEvent::Ended { call: 1, result }));
+        }
+        assert!(!ended_with_connection(&ClientEvent::Item { call: 1, message: Bytes::new() }));
+    }
 
     #[test]
     fn pem_text_is_the_standard_one() {
