@@ -54,6 +54,16 @@ struct State {
     forwarded: bool,
     next: u64,
     links: BTreeMap<u64, Link>,
+    /// Bytes that the server sent.
+    answered: u64,
+    /// Every connection is cut when the server has sent so many.
+    cut_at: Option<u64>,
+}
+
+impl State {
+    fn cut(&self) {
+        self.links.values().for_each(Link::end);
+    }
 }
 
 /// One connection.
@@ -145,8 +155,23 @@ impl Proxy {
 
     /// Cuts every connection.
     pub fn cut(&self) {
-        let state = self.shared.lock();
-        state.links.values().for_each(Link::end);
+        self.shared.lock().cut();
+    }
+
+    /// Cuts every connection once the server has sent so many bytes more.
+    pub fn cut_after(&self, bytes: u64) {
+        let mut state = self.shared.lock();
+        state.cut_at = Some(state.answered + bytes);
+    }
+
+    /// Whether such a cut is still to come.
+    pub fn will_cut(&self) -> bool {
+        self.shared.lock().cut_at.is_some()
+    }
+
+    /// Bytes that the server sent so far, over all connections.
+    pub fn answered_bytes(&self) -> u64 {
+        self.shared.lock().answered
     }
 }
 
@@ -216,6 +241,12 @@ impl Shared {
     /// The server sent this much. Whether it may be passed on.
     fn on_answer(&self, id: u64, bytes: usize) -> bool {
         let mut state = self.lock();
+        state.answered += bytes as u64;
+        if state.cut_at.is_some_and(|at| state.answered >= at) {
+            state.cut_at = None;
+            state.cut();
+            return false;
+        }
         if let Some((owner, caught)) = &mut state.caught
             && *owner == id
         {

@@ -87,10 +87,17 @@ impl Agent {
 
     /// A verified offer of the server.
     pub(super) fn adopt(&mut self, offer: Offer, cx: &mut Cx<'_>) {
-        if let Some(old) = self.adoption.as_ref().and_then(|adoption| adoption.offer.as_ref()) {
-            let storing = self.adoption.as_ref().is_some_and(|adoption| adoption.stage == Stage::Storing);
+        if let Some(adoption) = self.adoption.as_mut()
+            && let Some(old) = adoption.offer.as_deref()
+        {
             // One that is being stored is not overtaken: the next check-in brings the newer one again.
-            if storing || old.applied.assignment_hash == offer.applied.assignment_hash {
+            if adoption.stage == Stage::Storing || old.applied.assignment_hash == offer.applied.assignment_hash {
+                return;
+            }
+            let fetching = matches!(adoption.stage, Stage::Check | Stage::Checking(_) | Stage::Fetching(_));
+            if fetching && old.applied.assignment.bundle == offer.applied.assignment.bundle {
+                // The same files: their transfer goes on, and must not be begun a second time beside itself.
+                adoption.offer = Some(Box::new(offer));
                 return;
             }
         }

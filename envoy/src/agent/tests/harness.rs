@@ -44,6 +44,10 @@ pub struct World {
     pub stores: u32,
     pub connects: Vec<(u64, String)>,
     pub blobs: BTreeMap<Hash32, Vec<u8>>,
+    /// Blobs that were asked for, in order.
+    pub fetches: Vec<Hash32>,
+    /// Until a blob comes.
+    pub fetch_ms: u64,
     pub mode: Mode,
     pub config: AgentConfig,
     pub notices: Vec<Notice>,
@@ -95,6 +99,8 @@ impl World {
             stores: 0,
             connects: Vec::new(),
             blobs: BTreeMap::new(),
+            fetches: Vec::new(),
+            fetch_ms: 3,
             mode,
             config: AgentConfig::default(),
             notices: Vec::new(),
@@ -475,15 +481,16 @@ impl World {
         }
         let request = wire::FetchBlobRequest::decode(&body[..]).expect("a request");
         let hash = Hash32::try_from_slice(&request.sha256).expect("a hash");
+        self.fetches.push(hash);
         let Some(data) = self.servers[&address].blobs.get(&hash).cloned() else {
             return self.push(3, Event::StreamEnd { call, result: Err((Code::NotFound, "no such file".into())) });
         };
         for (n, chunk) in data.chunks(4).enumerate() {
             let offset = n as u64 * 4;
             let chunk = wire::BlobChunk { offset, data: chunk.to_vec().into(), size: data.len() as u64 };
-            self.push(3, Event::StreamItem { call, body: chunk.encode_to_vec().into() });
+            self.push(self.fetch_ms, Event::StreamItem { call, body: chunk.encode_to_vec().into() });
         }
-        self.push(3, Event::StreamEnd { call, result: Ok(()) });
+        self.push(self.fetch_ms, Event::StreamEnd { call, result: Ok(()) });
     }
 
     pub fn logged(&self, text: &str) -> usize {

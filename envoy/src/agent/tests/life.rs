@@ -63,6 +63,25 @@ fn new_policy_is_run_at_once_and_its_files_are_fetched_first() {
 }
 
 #[test]
+fn the_same_policy_assigned_anew_does_not_begin_its_files_again() {
+    let mut world = settled(2);
+    let data = vec![7; 4_000];
+    let hash = common::crypto::sha256(&[&data]);
+    world.server().blobs.insert(hash, data.clone());
+    world.server().publish(2, &["web.motd", "web.more"]);
+    world.fetch_ms = 20;
+    // The second check-in falls into the transfer.
+    world.push_watch(&wire::WatchEvent { kind: 1, ..Default::default() });
+    world.run_for(20);
+    world.server().publish(3, &["web.motd", "web.more"]);
+    world.push_watch(&wire::WatchEvent { kind: 1, ..Default::default() });
+    world.run_for(500);
+    assert_eq!(world.blobs.get(&hash), Some(&data));
+    assert_eq!(world.fetches, [hash], "{:#?}", world.log);
+    assert_eq!(world.status().policy.as_ref().map(|policy| policy.serial), Some(3));
+}
+
+#[test]
 fn enforcement_outlives_the_server_and_everything_is_delivered_once_when_it_is_back() {
     let mut world = settled(3);
     world.take_down("one:1530");
