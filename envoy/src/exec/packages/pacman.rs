@@ -17,7 +17,9 @@ pub struct Pacman;
 
 impl Pacman {
     fn call(&self, place: Place<'_>, operation: &str) -> Call {
-        let call = Call::new("pacman").with([operation, "--noconfirm", "--noprogressbar"]);
+        let call = Call::new("pacman").with([operation]);
+        // Queries take no such options.
+        let call = if operation.starts_with("-Q") { call } else { call.with(["--noconfirm", "--noprogressbar"]) };
         let Some(root) = place.root else { return call };
         let options = [
             ("--root", ""),

@@ -224,8 +224,10 @@ pub fn ask(
     let tool =
         Tool::need(host, call.program)?.with_environment(manager.environment()).keeping(limits::PACKAGE_LIST_BYTES_MAX);
     let done = tool.ask(host, &words(call), "", deadline)?;
+    // Some have one status for "nothing" and for "cannot".
+    let complains = done.stderr.text().lines().any(|line| line.to_lowercase().starts_with("error"));
     match done.ended {
-        Ended::Exited(status) if fine.contains(&status) => Ok(done.stdout.text()),
+        Ended::Exited(status) if fine.contains(&status) && (status == 0 || !complains) => Ok(done.stdout.text()),
         _ => Err(blame(tool.fault(&done))),
     }
 }
