@@ -15,8 +15,14 @@ pub enum Shape {
     CronJob,
     /// Text without blanks: a field of a table.
     Field,
+    /// Branch, tag or commit of git.
+    GitRevision,
+    /// Where a repository of git is; without a password.
+    GitUrl,
     /// Name of a host: labels of letters, digits, dashes and underscores, joined by dots.
     HostName,
+    /// Image of a container, with its registry and tag.
+    Image,
     /// Key of an ini file.
     IniKey,
     /// Section of an ini file.
@@ -93,6 +99,9 @@ impl Shape {
                 Shape::Limit => {
                     matches!(text, "unlimited" | "infinity" | "-1") || text.parse::<u64>().is_ok() || is_nice(text)
                 }
+                Shape::GitRevision => is_revision(text),
+                Shape::GitUrl => is_repository(text),
+                Shape::Image => is_made_of(text, b"/:@._-") && text.as_bytes()[0].is_ascii_alphanumeric(),
                 Shape::Line => true,
                 Shape::Login => is_login(text),
                 Shape::Marker => trimmed && text.contains("{mark}"),
@@ -132,6 +141,11 @@ impl Shape {
             Shape::HostName => {
                 "the name of a host: letters, digits, dashes and underscores, with dots between the parts"
             }
+            Shape::GitRevision => "a branch, a tag or a commit of git",
+            Shape::GitUrl => {
+                "where a repository is: https, ssh, http, git or file:// and so on, or USER@HOST:PATH, without a password"
+            }
+            Shape::Image => "the name of an image, such as docker.io/library/nginx:1.27",
             Shape::IniKey => "a key: one line without `=` that does not start with `[`, `#` or `;`",
             Shape::IniSection => "the name of a section, without its brackets",
             Shape::KnownHost => "a name or an address of a host, or `[HOST]:PORT`",
@@ -258,6 +272,32 @@ fn is_made_of(text: &str, others: &[u8]) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
 }
 
+/// As `git check-ref-format` has it, of plain letters only.
+fn is_revision(text: &str) -> bool {
+    let part = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
+    is_made_of(text, b"/._@+#-") && !text.starts_with('-') && !text.contains("..") && text.split('/').all(part)
+}
+
+fn is_repository(text: &str) -> bool {
+    let plain = text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.contains(['\'', '"', '\\', '`']);
+    // `user:password@host`: a password in there would be seen by every user of the host.
+    let open = |rest: &str| {
+        let host = rest.split('/').next().unwrap_or_default();
+        let user = host.rsplit_once('@').map_or("", |(user, _)| user);
+        !user.contains(':') && !host.starts_with('-') && !host.is_empty()
+    };
+    plain
+        && match text.split_once("://") {
+            Some(("https" | "http" | "ssh" | "git", rest)) => open(rest),
+            Some(("file", rest)) => rest.starts_with('/'),
+            Some(_) => false,
+            None => text.split_once(':').is_some_and(|(host, path)| {
+                let (user, host) = host.split_once('@').unwrap_or_default();
+                is_login(user) && is_host_name(host) && !path.is_empty() && !path.starts_with(['-', ':'])
+            }),
+        }
+}
+
 fn is_host_name(text: &str) -> bool {
     let label = |label: &str| {
         label.len() <= LABEL_BYTES_MAX && is_made_of(label, b"_-") && !label.starts_with('-') && !label.ends_with('-')
@@ -295,6 +335,28 @@ mod tests {
             (Shape::Cron(CronField::Month), &["1-12", "jan"], &["0", "13"]),
             (Shape::CronJob, &["a-b_1"], &["a.b", "", "-a", "a/b"]),
             (Shape::Field, &["noatime,ro"], &["a b", "", "#a", "a\nb"]),
+            (
+                Shape::GitRevision,
+                &["main", "v1.0", "feature/x", "refs/tags/v1", "0123abc"],
+                &["", "-x", "a..b", "a b", "a//b", "/a", "x.lock", "a^", "a:b", "@{u}"],
+            ),
+            (
+                Shape::GitUrl,
+                &["https://example.com/a.git", "ssh://git@h:22/a", "git@example.com:a/b.git", "file:///srv/a"],
+                &[
+                    "",
+                    "-x",
+                    "ext::sh -c x",
+                    "https://a:b@h/c",
+                    "https://",
+                    "/srv/a",
+                    "h:a",
+                    "ftp://h/a",
+                    "git@h:-x",
+                    "https://h/a b",
+                ],
+            ),
+            (Shape::Image, &["nginx", "docker.io/library/nginx:1.27", "a@sha256:00"], &["", "-x", "a b", "a;b", "/a"]),
             (Shape::HostName, &["a", "a-b.example.com", "x_1"], &["", "a..b", "-a", "a.", "a b", "1.2.3.4"]),
             (Shape::IniKey, &["a b", "net.x"], &["", "[a", "a=b", "#a", ";a", " a", "a\nb"]),
             (Shape::IniSection, &["Unit", "remote \"origin\""], &["", "a]", "a\n"]),

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod commands;
+mod containers;
 mod contract;
 mod diff;
 mod fault;
@@ -16,6 +17,7 @@ mod processes;
 mod read;
 mod run;
 mod services;
+mod sources;
 mod system;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use common::time::Mono;
 
 use super::host::Host;
 use super::input::RunInput;
-use super::{accounts, commands, files, packages, services, system};
+use super::{accounts, commands, containers, files, packages, services, sources, system};
 use crate::plan::{Hands, Options, Task, Verdict, Walked, walk};
 use crate::report::RunReport;
 
@@ -44,6 +44,8 @@ const EXECUTORS: &[(&str, Executor)] = &[
     ("sysctl", system::sysctl::run),
     ("systemd_timer", system::systemd_timer::run),
     ("timezone", system::timezone::run),
+    ("container", containers::container::run),
+    ("git", sources::git::run),
     ("package", packages::package::run),
 ];
 

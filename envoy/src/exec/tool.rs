@@ -36,6 +36,10 @@ pub struct Tool {
     path: PathBuf,
     name: String,
     environment: Vec<(String, String)>,
+    /// Directory below the root that it runs in.
+    within: Option<String>,
+    /// User that it runs as.
+    user: Option<String>,
     /// Bytes of each of its outputs that are kept.
     keep: usize,
 }
@@ -47,7 +51,8 @@ impl Tool {
             |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
         let candidates = host.search_path().split(':').map(|dir| Path::new(dir).join(name));
         let path = candidates.into_iter().find(|path| usable(path))?;
-        Some(Tool { path, name: name.to_string(), environment: Vec::new(), keep: limits::CHILD_OUTPUT_BYTES_MAX })
+        let keep = limits::CHILD_OUTPUT_BYTES_MAX;
+        Some(Tool { path, name: name.to_string(), environment: Vec::new(), within: None, user: None, keep })
     }
 
     /// The same for one that has to be there.
@@ -62,6 +67,18 @@ impl Tool {
         self
     }
 
+    /// In a directory below the root.
+    pub fn within(mut self, directory: &str) -> Tool {
+        self.within = Some(directory.to_string());
+        self
+    }
+
+    /// As another user.
+    pub fn running_as(mut self, user: Option<&str>) -> Tool {
+        self.user = user.map(str::to_string);
+        self
+    }
+
     /// With another bound of what is kept of its output.
     pub fn keeping(mut self, bytes_max: usize) -> Tool {
         self.keep = bytes_max;
@@ -73,8 +90,8 @@ impl Tool {
         let mut argv = vec![OsString::from(&self.path)];
         argv.extend(args.iter().map(OsString::from));
         let stdin = stdin.as_bytes();
-        let environment = &self.environment;
-        host.run_keeping(&Order { argv, cwd: None, user: None, environment, stdin, umask: UMASK, deadline }, self.keep)
+        let (environment, cwd, user) = (&self.environment, self.within.as_deref(), self.user.as_deref());
+        host.run_keeping(&Order { argv, cwd, user, environment, stdin, umask: UMASK, deadline }, self.keep)
     }
 
     /// Runs it; anything but success is a fault. Gives the end of what it wrote to standard output.

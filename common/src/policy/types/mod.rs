@@ -3,10 +3,12 @@
 
 mod accounts;
 mod commands;
+mod containers;
 mod files;
 mod packages;
 pub mod reference;
 mod services;
+mod sources;
 mod system;
 
 use super::params::{Kind, Param, Type};
@@ -29,6 +31,8 @@ pub const GROUPS: &[Group] = &[
     Group { title: "Accounts", types: accounts::TYPES },
     Group { title: "System", types: system::TYPES },
     Group { title: "Packages", types: packages::TYPES },
+    Group { title: "Sources", types: sources::TYPES },
+    Group { title: "Containers", types: containers::TYPES },
 ];
 
 /// Every type.

@@ -137,6 +137,21 @@ pub fn make(host: &mut Host, place: &Place<'_>, path: &str, access: &Access) -> 
     host.sync_later(place, path)
 }
 
+/// Removes a directory with everything in it, if it is there.
+pub fn remove_all(host: &mut Host, path: &str) -> Result<(), Fault> {
+    let Some(place) = host.locate(path)? else { return Ok(()) };
+    match host.stat(&place, path)? {
+        None => return Ok(()),
+        Some(stat) if kind_of(&stat) != SFlag::S_IFDIR => return Err(not_a(&stat, "a directory", path)),
+        Some(_) => {}
+    }
+    let dir = open_directory(&place, path)?;
+    let device = fstat(dir.as_fd()).map_err(Fault::io("look at", path))?.st_dev;
+    empty(OwnedFd::from(dir), path, device, 0)?;
+    host.root.forget();
+    unlinkat(place.dir.as_fd(), place.name, UnlinkatFlags::RemoveDir).map_err(Fault::io("remove", path))
+}
+
 /// What is done to an entry that differs: its directory, its name, what it is and should be, its path.
 type Act<'a> = dyn FnMut(&OwnedFd, &std::ffi::CString, &FileStat, &Access, &str) -> Result<(), Fault> + 'a;
 

@@ -4,10 +4,12 @@
 mod accounts;
 mod blockinfile;
 mod command;
+mod container;
 mod custom;
 mod directory;
 mod file;
 mod file_line;
+mod git;
 mod host;
 mod ini;
 mod json_file;

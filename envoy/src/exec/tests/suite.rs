@@ -277,7 +277,7 @@ pub fn settles(sandbox: &Sandbox, kind: &str, params: &Params, words: &str) {
             .map(|(_, text)| text.clone())
             .collect::<Vec<_>>()
     };
-    assert_eq!(own(&sandbox.picture()), own(&settled));
+    assert!(own(&sandbox.picture()) == own(&settled), "something was written that had settled");
 }
 
 /// Each is refused with these words, and nothing is written.

@@ -1,0 +1,3 @@
+//! Executors of containers.
+
+pub mod container;

@@ -1,0 +1,3 @@
+//! Executors of sources: what is fetched from a repository of code.
+
+pub mod git;
