@@ -145,6 +145,8 @@ pub const PROBE_DEADLINE_MS: u64 = 60_000;
 pub const CORRUPT_STORES_KEPT: usize = 2;
 /// Requests that wait for the thread that owns the agent's store.
 pub const STORE_REQUESTS_MAX: usize = 64;
+/// Pieces of files of the policy that wait for the agent's disk before their stream is left unread.
+pub const BLOB_PIECES_WAITING_MAX: usize = 16;
 /// Bytes of all files that bundles name, on the agent.
 pub const BLOB_STORE_BYTES_DEFAULT: u64 = 512 << 20;
 /// Port of the agent protocol where an address names none.
@@ -219,4 +221,6 @@ const_assert!(TERM_GRACE_MS <= 8_000);
 // The queue gets at most half of the store.
 const_assert!(cfg!(target_pointer_width = "32") || QUEUE_BYTES_DEFAULT * 2 <= STATE_BYTES_DEFAULT);
 const_assert!(BLOB_BYTES_MAX <= BLOB_STORE_BYTES_DEFAULT);
+// What a turn of the loop reads beyond it still finds room.
+const_assert!(BLOB_PIECES_WAITING_MAX * 2 <= STORE_REQUESTS_MAX);
 const_assert!(STORE_NAME_BYTES_MAX <= 511);

@@ -118,6 +118,8 @@ pub struct Client {
     connect_deadline: Option<Mono>,
     calls: Vec<Call>,
     next_call: u64,
+    /// See [`Client::pause_streams`].
+    paused: bool,
 }
 
 type HandshakeOutput = Result<(SendRequest<Bytes>, Connection<SharedIo, Bytes>), h2::Error>;
@@ -167,6 +169,7 @@ impl Client {
             connect_deadline: Some(now + deadline_ms),
             calls: Vec::new(),
             next_call: 0,
+            paused: false,
         })
     }
 
@@ -188,6 +191,12 @@ impl Client {
     /// A call that is answered by a stream of messages. Without a deadline it lasts as long as the connection.
     pub fn stream(&mut self, path: &'static str, message: &[u8], deadline: Option<Mono>) -> Result<u64, CallError> {
         self.add(path, message, deadline, true)
+    }
+
+    /// Whether streams are left unread, for a reader that cannot keep up: their windows fill, and the server waits. Calls
+    /// go on.
+    pub fn pause_streams(&mut self, paused: bool) {
+        self.paused = paused;
     }
 
     /// Gives a call up. No event follows.
@@ -252,7 +261,8 @@ impl Client {
             let mut again = false;
             // Also after the end: h2 may hold whole answers that came before it.
             for call in &mut self.calls {
-                again |= call.step(cx, send, &self.authority, self.options.message_bytes_max, out);
+                let waits = self.paused && call.streaming && matches!(call.phase, Phase::Body { .. });
+                again |= !waits && call.step(cx, send, &self.authority, self.options.message_bytes_max, out);
                 if call.deadline.is_some_and(|deadline| now >= deadline) && !matches!(call.phase, Phase::Done) {
                     call.reset();
                     call.finish(Err(CallError::Timeout), out);

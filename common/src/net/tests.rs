@@ -198,7 +198,8 @@ impl Net {
     /// Until a whole request is there.
     fn request(&mut self) -> (u32, Bytes) {
         self.run("a request", |net| net.server_events.iter().any(|e| matches!(e, ServerEvent::Request { .. })));
-        self.server_events.retain(|event| !matches!(event, ServerEvent::Connected { .. }));
+        self.server_events
+            .retain(|event| !matches!(event, ServerEvent::Connected { .. } | ServerEvent::StreamReady { .. }));
         match self.server_events.remove(0) {
             ServerEvent::Request { stream, head, body } => {
                 assert_eq!(check_request(&head), Ok(()));
@@ -361,6 +362,29 @@ fn a_stream_asks_for_items_one_by_one_and_ends() {
         })
         .collect();
     assert_eq!(sizes, (0..5).map(|n| (n, 300_000)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_paused_stream_waits_while_calls_go_on() {
+    let mut net = Net::connected();
+    let now = net.now;
+    net.client().stream(method::FETCH_BLOB, b"which", None).unwrap();
+    let (stream, _) = net.request();
+    net.server.as_mut().unwrap().start(now, stream, head(), false);
+    net.server.as_mut().unwrap().item(now, stream, Bytes::from(vec![1; 10]));
+    let items = |net: &Net| net.client_events.iter().filter(|e| matches!(e, ClientEvent::Item { .. })).count();
+    net.run("the first item", |net| items(net) == 1);
+    net.client().pause_streams(true);
+    for _ in 0..20 {
+        net.server.as_mut().unwrap().item(now, stream, Bytes::from(vec![2; 100_000]));
+    }
+    net.call(b"x");
+    let (other, _) = net.request();
+    net.server.as_mut().unwrap().reply(now, other, Bytes::from_static(b"y"));
+    net.run("the reply", |net| net.client_events.iter().any(|e| matches!(e, ClientEvent::Reply { .. })));
+    assert_eq!(items(&net), 1);
+    net.client().pause_streams(false);
+    net.run("the others", |net| items(net) == 21);
 }
 
 #[test]

@@ -191,6 +191,7 @@ fn start_owner(
             restart.store(true, Ordering::SeqCst);
             inbox.wake();
         }
+        Answer::Room => inbox.wake(),
         answer => {
             if let Some(event) = translate(answer) {
                 inbox.put(event);

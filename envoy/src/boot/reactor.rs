@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use common::cli::one_line;
+use common::limits;
 use common::log::Level;
 use common::rng::SystemRng;
 use common::sys::logger::Logger;
@@ -206,6 +207,7 @@ impl Reactor {
                     agent.step(now, event, &mut self.rng, &mut effects);
                 }
             }
+            self.hold_back();
             let more = self.link.drive(now.mono, &mut events) || !events.is_empty() || !effects.is_empty();
             if events.is_empty() && effects.is_empty() {
                 let timeout = if more { Some(Duration::ZERO) } else { self.timeout(agent, now) };
@@ -230,6 +232,14 @@ impl Reactor {
             for event in events.drain(..) {
                 agent.step(now, event, &mut self.rng, &mut effects);
             }
+        }
+    }
+
+    /// Leaves what the server streams unread while the disk is behind with it.
+    fn hold_back(&mut self) {
+        let (waiting, most) = (self.parts.owner.pieces_waiting(), limits::BLOB_PIECES_WAITING_MAX);
+        if waiting >= most || waiting <= most / 2 {
+            self.link.pause_streams(waiting >= most);
         }
     }
 
@@ -386,6 +396,6 @@ pub fn translate(answer: Answer) -> Option<Event> {
         Answer::Records { ticket, result } => Event::Records { ticket: Ticket(ticket), result },
         Answer::BlobsChecked { ticket, missing } => Event::BlobsChecked { ticket: Ticket(ticket), missing },
         Answer::BlobWritten { hash, result } => Event::BlobWritten { hash, result },
-        Answer::Reopened(_) => return None,
+        Answer::Room | Answer::Reopened(_) => return None,
     })
 }

@@ -4,6 +4,8 @@
 //! callback (it hands it to the loop and wakes it). A store that turns out to be damaged is set aside and rebuilt here.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
@@ -93,6 +95,8 @@ pub enum Answer {
         /// On an error what was there is gone.
         result: Result<(), String>,
     },
+    /// Half of the pieces that may wait are written: there is room for more of them.
+    Room,
     /// After an answer with [`CacheError::Corrupt`]: the store was rebuilt, and this is what is in it now, incidents included.
     /// What the core believes of the store must be replaced by it. The incidents are told again by the next process that opens
     /// the store, because the agent starts afresh over this.
@@ -103,6 +107,8 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Owner {
     requests: Option<SyncSender<Request>>,
+    /// Pieces of blobs that wait to be written.
+    pieces: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -115,17 +121,30 @@ impl Owner {
         answer: impl FnMut(Answer) + Send + 'static,
     ) -> io::Result<Owner> {
         let (requests, received) = sync_channel(limits::STORE_REQUESTS_MAX);
-        let mut owned = Owned { store, blobs, clock, answer };
+        let pieces = Arc::new(AtomicUsize::new(0));
+        let mut owned = Owned { store, blobs, clock, answer, pieces: pieces.clone() };
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || owned.serve(&received))?;
-        Ok(Owner { requests: Some(requests), thread: Some(thread) })
+        Ok(Owner { requests: Some(requests), pieces, thread: Some(thread) })
     }
 
     /// Asks, without waiting. Gives the request back where too many wait already, or the thread is gone.
     pub fn ask(&self, request: Request) -> Result<(), Request> {
         let Some(requests) = &self.requests else { return Err(request) };
-        requests.try_send(request).map_err(|error| match error {
-            TrySendError::Full(request) | TrySendError::Disconnected(request) => request,
+        // Counted first: the thread may be done with it before this one goes on.
+        let pieces = usize::from(matches!(request, Request::BlobWrite { .. }));
+        self.pieces.fetch_add(pieces, Ordering::SeqCst);
+        requests.try_send(request).map_err(|error| {
+            self.pieces.fetch_sub(pieces, Ordering::SeqCst);
+            match error {
+                TrySendError::Full(request) | TrySendError::Disconnected(request) => request,
+            }
         })
+    }
+
+    /// Pieces of blobs that wait to be written. From [`limits::BLOB_PIECES_WAITING_MAX`] on no more should come until
+    /// [`Answer::Room`].
+    pub fn pieces_waiting(&self) -> usize {
+        self.pieces.load(Ordering::SeqCst)
     }
 }
 
@@ -145,6 +164,7 @@ struct Owned<F> {
     blobs: Blobs,
     clock: Clock,
     answer: F,
+    pieces: Arc<AtomicUsize>,
 }
 
 impl<F: FnMut(Answer)> Owned<F> {
@@ -174,6 +194,9 @@ impl<F: FnMut(Answer)> Owned<F> {
             }
             Request::BlobWrite { hash, offset, data, last } => {
                 let result = self.blobs.write(&hash, offset, &data, last);
+                if self.pieces.fetch_sub(1, Ordering::SeqCst) == limits::BLOB_PIECES_WAITING_MAX / 2 + 1 {
+                    (self.answer)(Answer::Room);
+                }
                 if last || result.is_err() {
                     (self.answer)(Answer::BlobWritten { hash, result });
                 }
@@ -238,5 +261,33 @@ mod tests {
         assert!(matches!(&answers[5], Answer::BlobsChecked { ticket: 10, missing } if missing.len() == 1));
         let mut again = Store::open(&options).expect("the lock is free");
         assert_eq!(again.load().expect("it loads").lanes[0].len(), 1);
+    }
+
+    #[test]
+    fn there_is_room_again_when_half_of_the_pieces_are_written() {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let options = Options::new(&scratch.path().join("state"), Uuid::from_bytes([1; 16]), Wall(0));
+        let blobs = Blobs::new(&scratch.path().join("blobs"), 1 << 20);
+        let store = Store::open(&options).expect("nobody else holds it");
+        let (sender, answers) = sync_channel(64);
+        // The thread waits in its first answer until every piece was handed over.
+        let (go, wait) = sync_channel(1);
+        let send = move |answer| {
+            let first = matches!(answer, Answer::BlobsChecked { .. });
+            sender.send(answer).expect("the test listens");
+            if first {
+                wait.recv().expect("the test says so");
+            }
+        };
+        let owner = Owner::start(store, blobs, Clock::system(), send).expect("it starts");
+        owner.ask(Request::BlobCheck { ticket: 1, blobs: vec![] }).expect("there is room");
+        for n in 0..limits::BLOB_PIECES_WAITING_MAX as u64 {
+            let data = Bytes::from_static(b"x");
+            owner.ask(Request::BlobWrite { hash: Hash32::ZERO, offset: n, data, last: false }).expect("there is room");
+        }
+        assert_eq!(owner.pieces_waiting(), limits::BLOB_PIECES_WAITING_MAX);
+        go.send(()).expect("it waits");
+        assert_eq!(answers.iter().nth(1), Some(Answer::Room));
+        assert!(owner.pieces_waiting() <= limits::BLOB_PIECES_WAITING_MAX / 2);
     }
 }

@@ -104,6 +104,13 @@ impl Link {
         }
     }
 
+    /// See [`Client::pause_streams`].
+    pub fn pause_streams(&mut self, paused: bool) {
+        if let Some(Attempt { state: State::Up { client }, .. }) = &mut self.attempt {
+            client.pause_streams(paused);
+        }
+    }
+
     /// The socket changed.
     pub fn on_ready(&mut self, event: &mio::event::Event) {
         if let Some(Attempt { state: State::Connecting { client, .. } | State::Up { client }, .. }) = &mut self.attempt
