@@ -17,11 +17,13 @@ const OWN: &str = "/etc/systemd/system";
 /// Where units are looked for, the first one wins.
 const UNITS: [&str; 5] =
     [OWN, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
-/// A link for each unit that is neither inactive nor failed.
+/// A link for each service that is neither inactive nor failed.
 const STARTED: &str = "/run/systemd/units";
 /// Control groups of services, unified and not.
 const GROUPS: [(&str, &str); 2] =
     [("/sys/fs/cgroup/system.slice", "cgroup.events"), ("/sys/fs/cgroup/systemd/system.slice", "cgroup.procs")];
+/// Lines of the journal that a message quotes.
+const JOURNAL_LINES: &str = "8";
 /// Kinds of units.
 const SUFFIXES: [&str; 7] = [".service", ".socket", ".timer", ".target", ".path", ".mount", ".slice"];
 
@@ -106,6 +108,10 @@ impl Systemd {
             Source::Alias(unit) => unit,
             _ => self.unit.clone(),
         };
+        // Sockets, timers and targets have no such link, whether they are active or not.
+        if !unit.ends_with(".service") {
+            return Ok(None);
+        }
         if link_at(host, &format!("{STARTED}/invocation:{unit}"))?.is_some() {
             for (folder, file) in GROUPS {
                 let said = text_of(host, &format!("{folder}/{unit}/{file}"))?;
@@ -150,6 +156,16 @@ impl Systemd {
         }
         self.call(host, &["daemon-reload"])?;
         self.show(host)
+    }
+
+    /// What the service said last, where there is a journal: why it failed is seldom anywhere else.
+    fn last_words(&self, host: &mut Host) -> String {
+        let Some(tool) = Tool::find(host, "journalctl") else { return String::new() };
+        let args = ["-q", "--no-pager", "-o", "cat", "-n", JOURNAL_LINES, "-u", &self.unit];
+        // A journal that cannot be read hides nothing that was to be reported.
+        let said = tool.run(host, &args, self.deadline).unwrap_or_default();
+        let said = said.trim();
+        if said.is_empty() { String::new() } else { format!("\nit said last:\n{said}") }
     }
 
     fn root(&self, host: &Host) -> Option<String> {
@@ -222,7 +238,10 @@ impl Init for Systemd {
             }
         }
         let word = if act == Act::Reload { "reload-or-restart" } else { act.word() };
-        self.call(host, &[word, "--", &self.unit]).map(|_| ())
+        match self.call(host, &[word, "--", &self.unit]) {
+            Err(Fault::Failed(message)) => Err(Fault::Failed(message + &self.last_words(host))),
+            done => done.map(|_| ()),
+        }
     }
 
     fn enable(&self, host: &mut Host, wanted: bool) -> Result<(), Fault> {

@@ -14,7 +14,7 @@ const SYSTEMCTL: &str = r#"
 for u; do :; done
 s=$R/run/systemd/units/invocation:$u
 g=$R/sys/fs/cgroup/system.slice/$u
-up() { /bin/ln -sfn x $s; /bin/mkdir -p $g; echo populated 1 > $g/cgroup.events; }
+up() { case $u in *.socket) : > $R/tools/active-$u; return;; esac; /bin/ln -sfn x $s; /bin/mkdir -p $g; echo populated 1 > $g/cgroup.events; }
 down() { /bin/rm -rf $s $g; }
 case $1 in
 show)
@@ -22,6 +22,7 @@ show)
   [ -e $R/etc/systemd/system/$u ] && loaded=loaded
   [ -e $R/lib/systemd/system/$u ] && loaded=loaded
   [ -L $s ] && active=active
+  [ -e $R/tools/active-$u ] && active=active
   echo LoadState=$loaded; echo ActiveState=$active; /bin/cat $R/tools/extra 2>/dev/null;;
 is-enabled) /bin/cat $R/tools/enabled; exit 1;;
 enable) /bin/ln -sfn /lib/systemd/system/$u $R/etc/systemd/system/multi-user.target.wants/$u;;
@@ -178,6 +179,9 @@ fn failures_say_what_systemd_said() {
     let report = sandbox.expect("service", &asked(&[("state", text("running"))]), Failed);
     assert_eq!(report.message, "`systemctl` exited with 1:\nJob for nginx.service failed.");
     assert!(sandbox.calls().contains("systemctl reset-failed -- nginx.service\n"));
+    sandbox.fake_tool("journalctl", "echo 'nginx: no such file: /etc/nginx.conf'");
+    let report = sandbox.expect("service", &asked(&[("state", text("running"))]), Failed);
+    assert!(report.message.ends_with("it said last:\nnginx: no such file: /etc/nginx.conf"), "{}", report.message);
     sandbox.fake_tool("systemctl", "exit 0");
     let report = sandbox.expect("service", &asked(&[("state", text("running"))]), Failed);
     assert!(report.message.contains("still differs"), "{}", report.message);
