@@ -42,7 +42,7 @@ fn a_diff_is_shown_before_a_publish_and_a_rollback_takes_it_back() {
     let first = wait_until("the first policy", || says(&envoys[0], "hello web-1 "));
     wait_until("the first policy", || says(&envoys[1], "hello db-1 "));
     wait_until("the traits of both", || {
-        let diff = |name: &str| server.cli(&["traits", name])["traits"].as_object().is_some_and(|all| !all.is_empty());
+        let diff = |name: &str| server.cli(&["traits", name]).as_object().is_some_and(|all| !all.is_empty());
         (diff("web-1") && diff("db-1")).then_some(())
     });
 
