@@ -11,7 +11,9 @@ pub mod trace;
 
 pub use kept::{KEPT, MAPPINGS, mappings};
 pub use ledger::{Account, Entry, Stored, account, read_ledger, stored_records};
+pub use nix::sys::signal::Signal;
+
 pub use mounts::{Disk, with_own_mounts};
 pub use process::{Process, binary, timed, wait_for, wait_until};
 pub use proxy::{Caught, Proxy};
-pub use site::{Envoy, Server};
+pub use site::{Envoy, Server, free_port};

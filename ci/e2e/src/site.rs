@@ -34,12 +34,18 @@ impl Server {
 
     /// The same with a binary from elsewhere; `vigocli` is beside it.
     pub fn with_program(dir: &Path, settings: &str, policy: &[(&str, &str)], program: PathBuf) -> Server {
+        let server = Server::at(dir, settings, program);
+        server.publish(policy);
+        server
+    }
+
+    /// A root in `dir` as it is.
+    pub fn at(dir: &Path, settings: &str, program: PathBuf) -> Server {
         let root = dir.join("server");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+        let port = free_port();
         let (hostname, settings) = ("localhost".into(), settings.to_owned());
         let server = Server { root, port, hostname, settings, program, process: None };
         server.write_yaml();
-        server.publish(policy);
         server
     }
 
@@ -94,6 +100,11 @@ impl Server {
         let process = self.process.take().expect("it runs");
         send(self.id(), Signal::SIGTERM);
         process.wait();
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        send(self.id(), signal);
     }
 
     /// `kill -9`.
@@ -200,6 +211,11 @@ impl Envoy {
         self.daemon.as_ref().map(Process::id).expect("it runs")
     }
 
+    /// Sends the daemon a signal.
+    pub fn signal(&self, signal: Signal) {
+        send(self.id(), signal);
+    }
+
     /// TERM.
     pub fn stop(&mut self) {
         self.daemon.take().expect("it runs").stop();
@@ -219,6 +235,11 @@ impl Envoy {
     pub fn path(&self, path: &str) -> PathBuf {
         self.dir.join("root").join(path.trim_start_matches('/'))
     }
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 
 fn put(path: &Path, text: &str) {
