@@ -1,6 +1,7 @@
 //! Services of OpenRC: what was started has a link in `/run/openrc/started`, what starts with the host has one in its
 //! runlevel. Only acting needs a process.
 
+use common::policy::params::is_absolute;
 use common::time::Mono;
 
 use super::init::{Act, Init};
@@ -10,6 +11,7 @@ use crate::exec::files::symlink;
 use crate::exec::host::Host;
 use crate::exec::look::{is_there, names_in, text_of};
 use crate::exec::tool::Tool;
+use crate::sys::child::Ended;
 
 /// Links by runlevel.
 const LEVELS: &str = "/etc/runlevels";
@@ -31,28 +33,38 @@ impl OpenRc {
         is_there(host, &format!("/run/openrc/started/{}", self.name))
     }
 
-    /// Whether a daemon of it has ended without being told to.
-    fn has_crashed(&self, host: &mut Host) -> Result<bool, Fault> {
+    /// Whether a daemon of it has ended without being told to: its PID file names no process.
+    fn has_crashed(&self, host: &mut Host, script: &str) -> Result<bool, Fault> {
         let folder = format!("/run/openrc/daemons/{}", self.name);
-        for entry in names_in(host, &folder)? {
+        let recorded = names_in(host, &folder)?;
+        for entry in &recorded {
             let said = text_of(host, &format!("{folder}/{entry}"))?;
             let Some(path) = said.lines().find_map(|line| line.strip_prefix("pidfile=")) else { continue };
-            if !path.starts_with('/') || path.contains("/../") {
-                continue;
-            }
-            let pid = text_of(host, path)?;
-            match pid.trim().parse::<u32>() {
-                Ok(pid) if is_there(host, &format!("/proc/{pid}/stat"))? => {}
-                _ => return Ok(true),
+            if is_absolute(path) && lives(host, path)? != Some(true) {
+                return Ok(true);
             }
         }
-        Ok(false)
+        // Debian's start-stop-daemon keeps no such records. One whose file is missing may have none for good reasons.
+        let Some(path) = self.pid_file(script).filter(|_| recorded.is_empty()) else { return Ok(false) };
+        Ok(lives(host, &path)? == Some(false))
+    }
+
+    /// The PID file that a script plainly names.
+    fn pid_file(&self, script: &str) -> Option<String> {
+        let value = script.lines().find_map(|line| line.strip_prefix("pidfile="))?.trim().trim_matches(['"', '\'']);
+        let mut path = value.to_string();
+        for name in ["${RC_SVCNAME}", "$RC_SVCNAME", "${SVCNAME}", "$SVCNAME"] {
+            path = path.replace(name, &self.name);
+        }
+        (is_absolute(&path) && !path.contains(['$', '`'])).then_some(path)
     }
 
     fn call(&self, host: &mut Host, word: &str) -> Result<(), Fault> {
-        let missing = || Fault::Failed("`rc-service` is not installed on this host; it is needed here".to_string());
-        let tool = Tool::find(host, "rc-service").ok_or_else(missing)?;
-        tool.run(host, &[&self.name, word], self.deadline).map(|_| ())
+        self.tool(host)?.run(host, &[&self.name, word], self.deadline).map(|_| ())
+    }
+
+    fn tool(&self, host: &Host) -> Result<Tool, Fault> {
+        Tool::need(host, "rc-service")
     }
 
     /// Runlevels that start it.
@@ -67,13 +79,35 @@ impl OpenRc {
     }
 }
 
+/// Whether the process that a PID file names exists; `None` where the file names none.
+fn lives(host: &mut Host, path: &str) -> Result<Option<bool>, Fault> {
+    match text_of(host, path)?.trim().parse::<u32>() {
+        Ok(pid) => is_there(host, &format!("/proc/{pid}/stat")).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
 impl Init for OpenRc {
     fn is_known(&self, host: &mut Host) -> Result<bool, Fault> {
         is_there(host, &format!("/etc/init.d/{}", self.name))
     }
 
     fn runs(&self, host: &mut Host) -> Result<bool, Fault> {
-        Ok(self.is_started(host)? && !self.has_crashed(host)?)
+        let script = text_of(host, &format!("/etc/init.d/{}", self.name))?;
+        if self.is_started(host)? {
+            return Ok(!self.has_crashed(host, &script)?);
+        }
+        // A script of SysV is only passed on to: whether it runs is not recorded.
+        let first = script.lines().next().unwrap_or_default();
+        if first.contains("openrc-run") || first.contains("runscript") {
+            return Ok(false);
+        }
+        let tool = self.tool(host)?;
+        let done = tool.ask(host, &[&self.name, "status"], "", self.deadline)?;
+        match done.ended {
+            Ended::Exited(code) => Ok(code == 0),
+            _ => Err(tool.fault(&done)),
+        }
     }
 
     fn is_enabled(&self, host: &mut Host, wanted: bool) -> Result<bool, Fault> {

@@ -324,6 +324,17 @@ fn services_of_openrc_are_links_and_only_acting_takes_a_process() {
     assert_eq!(sandbox.calls(), "rc-service nginx zap\nrc-service nginx start\n");
     assert_eq!(notified(&sandbox, &asked(&[("state", text("reloaded"))])).outcome, Changed);
     assert_eq!(sandbox.calls(), "rc-service nginx reload\nrc-service nginx restart\n");
+    // Debian's tools keep no record of daemons: the script names the PID file.
+    fs::remove_dir_all(sandbox.at("/run/openrc/daemons/nginx")).unwrap();
+    sandbox.write("/etc/init.d/nginx", "#!/sbin/openrc-run\npidfile=\"/run/${RC_SVCNAME}.pid\"\n");
+    sandbox.expect("service", &running(), Fine);
+    sandbox.write("/run/nginx.pid", "78\n");
+    sandbox.expect("service", &running(), Changed);
+    fs::remove_dir_all(sandbox.at("/run/openrc/daemons/nginx")).unwrap();
+    fs::remove_file(sandbox.at("/run/nginx.pid")).unwrap();
+    sandbox.calls();
+    sandbox.expect("service", &running(), Fine);
+    assert_eq!(sandbox.calls(), "");
     let boot = asked(&[("enabled", Value::Bool(true)), ("runlevel", text("boot"))]);
     settles(&sandbox, "service", &boot, "was not enabled");
     settles(&sandbox, "service", &stopped(), "was running, was enabled");
@@ -331,6 +342,18 @@ fn services_of_openrc_are_links_and_only_acting_takes_a_process() {
         !sandbox.at("/etc/runlevels/default/nginx").is_symlink()
             && !sandbox.at("/etc/runlevels/boot/nginx").is_symlink()
     );
+}
+
+#[test]
+fn openrc_is_asked_for_scripts_of_sysv() {
+    let mut sandbox = openrc();
+    sandbox.write("/etc/init.d/nginx", "#!/bin/sh\n");
+    sandbox.fake_tool(
+        "rc-service",
+        "case $2 in start) : > $R/run/up;; stop) /bin/rm $R/run/up;; status) [ -e $R/run/up ] || exit 3;; esac",
+    );
+    settles(&sandbox, "service", &running(), "was not running, was not enabled");
+    settles(&sandbox, "service", &stopped(), "was running, was enabled");
 }
 
 const SCRIPT: &str = r#"#!/bin/sh
