@@ -23,6 +23,18 @@ pub struct Process {
     pub started: u64,
 }
 
+/// Longest name that the kernel keeps of a program.
+const NAME_BYTES_MAX: usize = 15;
+
+/// A name of a program as the kernel keeps it: a longer one is cut.
+pub fn kept_name(name: &str) -> &str {
+    let mut end = name.len().min(NAME_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
+}
+
 /// All of them.
 pub fn all(host: &mut Host) -> Result<Vec<Process>, Fault> {
     let mut found = Vec::new();

@@ -14,14 +14,12 @@ use super::exec::Line;
 use crate::exec::contract::{Action, Drift, Statement, settle};
 use crate::exec::fault::Fault;
 use crate::exec::host::{Host, Order};
-use crate::exec::processes::{self, Process};
+use crate::exec::processes::{self, Process, kept_name};
 use crate::exec::read::Reader;
 use crate::exec::tool;
 use crate::plan::{Task, Verdict};
 use crate::sys::child::Ended;
 
-/// Longest name that the kernel keeps of a program.
-const NAME_BYTES_MAX: usize = 15;
 /// From the signal to KILL, where the policy says nothing, in milliseconds.
 const GRACE_MS: u64 = 10_000;
 /// How long a program that was started may take to be seen, in milliseconds.
@@ -74,7 +72,7 @@ impl<'t> Wanted<'t> {
             _ => Signal::SIGTERM,
         };
         Ok(Wanted {
-            name: shorten(&reader.path("process")).to_string(),
+            name: kept_name(&reader.path("process")).to_string(),
             pattern: pattern.transpose()?,
             uid: user.as_deref().map(|user| host.uid_of(user)).transpose()?,
             running: reader.is("state", "running", "running"),
@@ -203,15 +201,6 @@ impl Statement for Wanted<'_> {
         }
         host.spare_agent(&self.name)
     }
-}
-
-/// As the kernel keeps it: a longer name is cut.
-fn shorten(name: &str) -> &str {
-    let mut end = name.len().min(NAME_BYTES_MAX);
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    &name[..end]
 }
 
 /// Whether it still runs. Its number may belong to another one by now: then it has begun at another time.

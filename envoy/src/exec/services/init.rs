@@ -8,7 +8,7 @@ use super::scripts::Script;
 use super::systemd::Systemd;
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
-use crate::exec::look::is_there;
+use crate::exec::look::{is_there, text_of};
 
 /// What is done to a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,4 +79,46 @@ pub fn find(host: &mut Host, name: &str, runlevel: &str, deadline: Mono) -> Resu
     Err(Fault::Failed(
         "no init system is known here: neither systemd nor OpenRC runs, and there is no /etc/init.d".to_string(),
     ))
+}
+
+/// Whether the process that a PID file names exists; `None` where the file names none.
+pub fn lives(host: &mut Host, path: &str) -> Result<Option<bool>, Fault> {
+    match text_of(host, path)?.trim().parse::<u32>() {
+        Ok(pid) => is_there(host, &format!("/proc/{pid}/stat")).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What a script of shell plainly assigns to a variable, with others filled in whose values are known; `None` where only a shell
+/// could tell.
+pub fn assigned(script: &str, name: &str, known: &[(&str, &str)]) -> Option<String> {
+    let value = |line: &str| line.trim().strip_prefix(name)?.strip_prefix('=').map(str::to_string);
+    let value = script.lines().find_map(value)?;
+    let mut value = value.trim().trim_matches(['"', '\'']).to_string();
+    for (name, known) in known {
+        value = value.replace(&format!("${{{name}}}"), known).replace(&format!("${name}"), known);
+    }
+    (!value.is_empty() && !value.contains(['$', '`', ' ', '\t'])).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_assignments_are_believed() {
+        let script = "#!/bin/sh\nDAEMON=\"sshd\"\nPIDFILE=\"/run/$DAEMON.pid\"\n  NAME=a\nX=$(id)\nY=\"a b\"\n";
+        for (name, expected) in [
+            ("DAEMON", Some("sshd")),
+            ("PIDFILE", Some("/run/sshd.pid")),
+            ("NAME", Some("a")),
+            ("X", None),
+            ("Y", None),
+            ("Z", None),
+        ] {
+            assert_eq!(assigned(script, name, &[("DAEMON", "sshd")]).as_deref(), expected, "{name}");
+        }
+        assert_eq!(assigned("P=/run/${S}.pid", "P", &[("S", "x")]).as_deref(), Some("/run/x.pid"));
+        assert_eq!(assigned("P=/run/${S}.pid", "P", &[]), None);
+    }
 }

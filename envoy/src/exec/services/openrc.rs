@@ -4,7 +4,7 @@
 use common::policy::params::is_absolute;
 use common::time::Mono;
 
-use super::init::{Act, Init};
+use super::init::{Act, Init, assigned, lives};
 use crate::exec::contract::Statement;
 use crate::exec::fault::Fault;
 use crate::exec::files::symlink;
@@ -45,18 +45,10 @@ impl OpenRc {
             }
         }
         // Debian's start-stop-daemon keeps no such records. One whose file is missing may have none for good reasons.
-        let Some(path) = self.pid_file(script).filter(|_| recorded.is_empty()) else { return Ok(false) };
+        let names = [("RC_SVCNAME", &*self.name), ("SVCNAME", &*self.name)];
+        let path = assigned(script, "pidfile", &names).filter(|path| recorded.is_empty() && is_absolute(path));
+        let Some(path) = path else { return Ok(false) };
         Ok(lives(host, &path)? == Some(false))
-    }
-
-    /// The PID file that a script plainly names.
-    fn pid_file(&self, script: &str) -> Option<String> {
-        let value = script.lines().find_map(|line| line.strip_prefix("pidfile="))?.trim().trim_matches(['"', '\'']);
-        let mut path = value.to_string();
-        for name in ["${RC_SVCNAME}", "$RC_SVCNAME", "${SVCNAME}", "$SVCNAME"] {
-            path = path.replace(name, &self.name);
-        }
-        (is_absolute(&path) && !path.contains(['$', '`'])).then_some(path)
     }
 
     fn call(&self, host: &mut Host, word: &str) -> Result<(), Fault> {
@@ -76,14 +68,6 @@ impl OpenRc {
             }
         }
         Ok(found)
-    }
-}
-
-/// Whether the process that a PID file names exists; `None` where the file names none.
-fn lives(host: &mut Host, path: &str) -> Result<Option<bool>, Fault> {
-    match text_of(host, path)?.trim().parse::<u32>() {
-        Ok(pid) => is_there(host, &format!("/proc/{pid}/stat")).map(Some),
-        Err(_) => Ok(None),
     }
 }
 

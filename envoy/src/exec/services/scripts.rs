@@ -7,16 +7,17 @@
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 
+use common::policy::params::is_absolute;
 use common::time::Mono;
 use nix::sys::stat::{Mode, fchmod};
 
-use super::init::{Act, Init};
+use super::init::{Act, Init, assigned, lives};
 use crate::exec::contract::Statement;
 use crate::exec::fault::Fault;
 use crate::exec::files::symlink;
 use crate::exec::host::{Host, Order, mode_of};
 use crate::exec::look::{is_there, names_in, text_of};
-use crate::exec::processes;
+use crate::exec::processes::{self, kept_name};
 use crate::exec::tool::{self, Tool};
 use crate::sys::child::{Ended, Finished};
 
@@ -30,8 +31,6 @@ const BY_LEVEL: [&str; 2] = ["/etc/rc", "/etc/rc.d/rc"];
 const LEVELS: [char; 4] = ['2', '3', '4', '5'];
 /// Umask of scripts.
 const UMASK: u32 = 0o022;
-/// Longest name that the kernel keeps of a program.
-const COMM_BYTES_MAX: usize = 15;
 
 /// How a script starts with the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,11 +106,25 @@ impl Script {
     }
 
     fn comm(&self) -> &str {
-        let mut end = self.name.len().min(COMM_BYTES_MAX);
-        while !self.name.is_char_boundary(end) {
-            end -= 1;
+        kept_name(&self.name)
+    }
+
+    /// Where the script does not know itself: a PID file that it names, or a process called like the service or its daemon.
+    fn seems_to_run(&self, host: &mut Host) -> Result<bool, Fault> {
+        let script = text_of(host, self.path()?)?;
+        let daemon = assigned(&script, "DAEMON", &[]).unwrap_or_else(|| self.name.clone());
+        let daemon = daemon.rsplit('/').next().unwrap_or_default();
+        let name = assigned(&script, "NAME", &[]).unwrap_or_else(|| self.name.clone());
+        let file =
+            assigned(&script, "PIDFILE", &[("DAEMON", daemon), ("NAME", &name)]).filter(|path| is_absolute(path));
+        if let Some(path) = file
+            && lives(host, &path)? == Some(true)
+        {
+            return Ok(true);
         }
-        &self.name[..end]
+        let names = [self.comm(), kept_name(daemon)];
+        let all = processes::all(host)?;
+        Ok(all.iter().any(|process| !process.zombie && names.contains(&process.name.as_str())))
     }
 
     /// Makes or removes the links of runlevels by hand: where there is no tool for it, or it knows no sysroot.
@@ -225,10 +238,7 @@ impl Init for Script {
             Ended::Exited(0) if understood => Ok(true),
             // LSB: dead with a PID file, dead with a lock, not running.
             Ended::Exited(1..=3) if understood => Ok(false),
-            Ended::Exited(_) => {
-                let comm = self.comm();
-                Ok(processes::all(host)?.iter().any(|process| process.name == comm && !process.zombie))
-            }
+            Ended::Exited(_) => self.seems_to_run(host),
             _ => Err(tool::fault(&format!("{} status", self.path()?), &done)),
         }
     }

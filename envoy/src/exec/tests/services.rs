@@ -435,6 +435,23 @@ fn services_of_busybox_are_started_by_their_names_if_they_are_executable() {
 }
 
 #[test]
+fn a_script_without_status_is_judged_by_the_pid_file_and_the_daemon_that_it_names() {
+    let sandbox = scripts("/etc/init.d/S50web", "echo Usage; exit 1");
+    let script = sandbox.read("/etc/init.d/S50web");
+    let web = vec![("service", text("web")), ("state", text("running"))];
+    sandbox.write("/etc/init.d/S50web", &script.replacen('\n', "\nDAEMON=/usr/sbin/nginx\n", 1));
+    sandbox.expect("service", &web, Fine);
+    sandbox.write("/proc/77/status", "Name:\tother\nState:\tS (sleeping)\n");
+    sandbox.write("/proc/77/stat", "77 (other) S");
+    assert_eq!(sandbox.look("service", &web).outcome, Changed);
+    sandbox.write("/etc/init.d/S50web", &script.replacen('\n', "\nPIDFILE=\"/run/web-$NAME.pid\"\nNAME=x\n", 1));
+    sandbox.write("/run/web-x.pid", "77\n");
+    sandbox.expect("service", &web, Fine);
+    sandbox.write("/run/web-x.pid", "78\n");
+    assert_eq!(sandbox.look("service", &web).outcome, Changed);
+}
+
+#[test]
 fn services_of_openwrt_have_links_with_the_number_of_their_script() {
     let sandbox = scripts("/etc/init.d/nginx", "[ -e $VIGO_SYSROOT/run/nginx.pid ]");
     sandbox.write("/etc/rc.common", "");
