@@ -2,7 +2,8 @@
 //! a label: when the policy asks for something else, or the image was pulled anew, it is replaced. The new one is made
 //! before the old one stops, and the old one comes back if the new one does not start.
 //!
-//! Values of variables reach the engine by its environment, never by its arguments, which every user of the host can see.
+//! Values of variables reach the engine by its standard input: its arguments can be seen by every user of the host, and in its
+//! own environment a `PATH` or a `DOCKER_HOST` that is meant for the container would lead the engine astray.
 
 use common::bundle::Value;
 use common::crypto::sha256;
@@ -57,7 +58,9 @@ struct Wanted<'t> {
     /// Arguments of `create` after its name and label, without the image.
     options: Vec<String>,
     command: Vec<String>,
-    /// Of all of these, and of the variables.
+    /// Lines of names and values, for the standard input of `create`.
+    variables: String,
+    /// Of all of these.
     hash: String,
     always_pull: bool,
     pull: String,
@@ -96,11 +99,18 @@ impl<'t> Wanted<'t> {
         }
         options.extend(reader.texts("options"));
         let environment = reader.environment("environment");
-        options.extend(environment.iter().map(|(name, _)| format!("--env={name}")));
+        if let Some((name, _)) =
+            environment.iter().find(|(name, value)| name.starts_with('#') || value.contains(['\n', '\r']))
+        {
+            return Err(Fault::Parameter(format!("`environment`: {name} must be a name and one line of text")));
+        }
+        if !environment.is_empty() {
+            options.push("--env-file=/dev/stdin".to_string());
+        }
         let (image, command) = (reader.text("image").unwrap_or_default().into_owned(), reader.texts("command"));
         let mut described = vec![image.as_bytes()];
         described.extend(options.iter().chain(&command).map(|text| text.as_bytes()));
-        described.extend(environment.iter().map(|(_, value)| value.as_bytes()));
+        described.extend(environment.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]));
         // Lengths in front, so that no two lists look alike.
         let lengths: Vec<[u8; 8]> = described.iter().map(|text| (text.len() as u64).to_le_bytes()).collect();
         let counts = [options.len() as u64, command.len() as u64].map(u64::to_le_bytes);
@@ -115,11 +125,11 @@ impl<'t> Wanted<'t> {
             Some("docker") => Tool::find(host, "docker"),
             _ => ENGINES.iter().find_map(|name| Tool::find(host, name)),
         };
-        let variables: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (&**name, &**value)).collect();
-        let tool = tool.map(|tool| tool.with_environment(&variables));
+        let variables = environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         let pull = reader.text("pull").unwrap_or("missing".into()).into_owned();
         Ok(Wanted {
             name: reader.path("container").into_owned(),
+            variables,
             hash: sha256(&parts).to_string(),
             running: match reader.text("state").as_deref() {
                 Some("absent") => None,
@@ -137,16 +147,20 @@ impl<'t> Wanted<'t> {
         })
     }
 
-    fn ask(&self, host: &mut Host, args: &[&str]) -> Result<Finished, Fault> {
+    fn ask(&self, host: &mut Host, args: &[&str], stdin: &str) -> Result<Finished, Fault> {
         let missing = || {
             Fault::Failed("neither podman nor docker, or not the engine that is asked for, is installed".to_string())
         };
         let tool = self.tool.as_ref().ok_or_else(missing)?;
-        tool.ask(host, args, "", self.task.deadline)
+        tool.ask(host, args, stdin, self.task.deadline)
     }
 
     fn call(&self, host: &mut Host, args: &[&str]) -> Result<String, Fault> {
-        let done = self.ask(host, args)?;
+        self.feed(host, args, "")
+    }
+
+    fn feed(&self, host: &mut Host, args: &[&str], stdin: &str) -> Result<String, Fault> {
+        let done = self.ask(host, args, stdin)?;
         if done.ended == Ended::Exited(0) { Ok(done.stdout.text()) } else { Err(self.fault(&done)) }
     }
 
@@ -160,7 +174,7 @@ impl<'t> Wanted<'t> {
 
     /// What `inspect` says, or nothing where there is no such thing.
     fn inspect(&self, host: &mut Host, kind: &str, name: &str, format: &str) -> Result<Option<String>, Fault> {
-        let done = self.ask(host, &[kind, "inspect", "--format", format, name])?;
+        let done = self.ask(host, &[kind, "inspect", "--format", format, name], "")?;
         match done.ended {
             Ended::Exited(0) => Ok(Some(done.stdout.text().trim().to_string())),
             Ended::Exited(_) if says(&done.stderr.text(), &UNKNOWN) => Ok(None),
@@ -204,7 +218,7 @@ impl<'t> Wanted<'t> {
             .chain(["--", self.image.as_str()])
             .chain(self.command.iter().map(String::as_str))
             .collect();
-        self.call(host, &args).map(|_| ())
+        self.feed(host, &args, &self.variables).map(|_| ())
     }
 
     fn remove(&self, host: &mut Host, name: &str) -> Result<(), Fault> {

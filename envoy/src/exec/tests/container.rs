@@ -26,12 +26,13 @@ image)
   [ -e $R/images/$5 ] || { echo "Error: No such image: $5" >&2; exit 1; }
   /bin/cat $R/images/$5;;
 create)
+  : > $R/environment
+  for a; do case $a in --env-file=/dev/stdin) /bin/cat > $R/environment;; esac; done
   for a; do case $a in --name=*) n=${a#--name=};; --label=vigo.description=*) h=${a#*description=};; esac; done
   shift; while [ "$1" != -- ]; do shift; done
   [ -e $R/images/$2 ] || { echo "Error: pull access denied for $2" >&2; exit 125; }
   [ -d $E/$n ] && { echo "Error: the name $n is in use" >&2; exit 125; }
-  /bin/mkdir -p $E/$n; echo false > $E/$n/running; /bin/cat $R/images/$2 > $E/$n/image; echo $h > $E/$n/hash
-  echo "TOKEN is $TOKEN" > $R/environment;;
+  /bin/mkdir -p $E/$n; echo false > $E/$n/running; /bin/cat $R/images/$2 > $E/$n/image; echo $h > $E/$n/hash;;
 start|restart) need $2; echo true > $E/$2/running;;
 stop) need $2; echo false > $E/$2/running;;
 rename) need $2; /bin/mv $E/$2 $E/$3;;
@@ -101,7 +102,7 @@ fn every_parameter_reaches_the_engine() {
             ("command", list(&["nginx", "-g", "daemon off;"])),
             ("ports", list(&["8080:80", "127.0.0.1:8443:443"])),
             ("volumes", text("/srv/www:/www:ro")),
-            ("environment", map("TOKEN", "s3cret")),
+            ("environment", map("PATH", "s3cret '$x'")),
             ("labels", map("team", "web")),
             ("network", text("front")),
             ("restart", text("unless-stopped")),
@@ -116,12 +117,12 @@ fn every_parameter_reaches_the_engine() {
     let create = calls.lines().find(|line| line.contains(" create ")).unwrap();
     let (_, rest) = create.split_once("--pull=never ").unwrap();
     let expected = "--restart=unless-stopped --network=front --user=1000:1000 --hostname=web-1 --publish=8080:80 \
-                    --publish=127.0.0.1:8443:443 --volume=/srv/www:/www:ro --label=team=web --read-only --env=TOKEN \
+                    --publish=127.0.0.1:8443:443 --volume=/srv/www:/www:ro --label=team=web --read-only --env-file=/dev/stdin \
                     -- nginx:1 nginx -g daemon off;";
     assert_eq!(rest, expected);
     // A value never stands among the arguments, where every user of the host could read it.
     assert!(!calls.contains("s3cret"), "{calls}");
-    assert_eq!(sandbox.read("/environment"), "TOKEN is s3cret\n");
+    assert_eq!(sandbox.read("/environment"), "PATH=s3cret '$x'\n");
 }
 
 #[test]
@@ -271,6 +272,10 @@ fn bad_parameters_are_named_and_a_sysroot_has_no_containers() {
         (asked(&[("image", text("--privileged"))]), "the name of an image"),
         (asked(&[("image", text("a b"))]), "the name of an image"),
         (asked(&[("environment", text("A=b"))]), "a mapping of names to texts"),
+        (
+            asked(&[("environment", Value::Map(BTreeMap::from([("A".to_string(), text("b\nEVIL=1"))])))]),
+            "A must be a name and one line",
+        ),
         (asked(&[("state", text("paused"))]), "`running` or `stopped` or `absent`"),
         (asked(&[("engine", text("lxc"))]), "`podman` or `docker`"),
         (asked(&[("pull", text("sometimes"))]), "`missing` or `always` or `never`"),
