@@ -39,10 +39,24 @@ impl Site {
         put(&self.envoy.path(path), text);
     }
 
+    /// Makes the repository known by the type `repository`.
+    fn use_repository(&self, manager: &str, more: &str) {
+        let url = format!("file://{}", self.repository().display());
+        let params = format!("manager: {manager}\n    repository: demo\n    url: {url}\n    verify: false\n    {more}");
+        for outcome in ["changed", "ok"] {
+            let (found, message) = self.settle("repository", &params);
+            assert_eq!(found, outcome, "{message}");
+        }
+    }
+
     /// Applies one `package`; its outcome and message.
     fn apply(&self, params: &str) -> (String, String) {
+        self.settle("package", params)
+    }
+
+    fn settle(&self, kind: &str, params: &str) -> (String, String) {
         let file = self.dir.path().join("site.vgo");
-        put(&file, &format!("name: site\nresources:\n  - name: demo\n    type: package\n    {params}\n"));
+        put(&file, &format!("name: site\nresources:\n  - name: demo\n    type: {kind}\n    {params}\n"));
         let answer = self.envoy.ask(&["apply", file.to_str().expect("UTF-8"), "--diff"]);
         let found = &answer["resources"][0];
         let text = |key: &str| found[key].as_str().map(str::to_string).unwrap_or_else(|| panic!("{key} in {answer}"));
@@ -99,12 +113,13 @@ fn apt_installs_upgrades_downgrades_and_removes() {
         "/var/lib/apt/lists/partial",
         "/var/cache/apt/archives/partial",
         "/etc/apt/preferences.d",
+        "/etc/apt/sources.list.d",
         "/var/log/apt",
     ] {
         fs::create_dir_all(site.envoy.path(folder)).expect("a folder");
     }
     let repository = site.repository();
-    site.write("/etc/apt/sources.list", &format!("deb [trusted=yes] file:{} ./\n", repository.display()));
+    site.use_repository("apt", "suites: ./");
     let offer = |versions: &[&str]| {
         let paragraphs: Vec<String> = versions.iter().map(|version| deb(&repository, version)).collect();
         put(&repository.join("Packages"), &paragraphs.join("\n"));
@@ -131,9 +146,9 @@ fn deb(repository: &Path, version: &str) -> String {
 fn dnf_installs_upgrades_downgrades_and_removes() {
     let Some(site) = Site::new() else { return };
     let repository = site.repository();
-    let local = format!("[local]\nname=local\nbaseurl=file://{}\nenabled=1\ngpgcheck=0\n", repository.display());
-    site.write("/etc/yum.repos.d/local.repo", &local);
     site.write("/etc/dnf/dnf.conf", "[main]\ngpgcheck=0\nplugins=0\nmetadata_expire=0\n");
+    fs::create_dir_all(site.envoy.path("/etc/yum.repos.d")).expect("a folder");
+    site.use_repository("dnf", "");
     rpm(&repository, "1.0");
     check(&site, "dnf", "-1", || rpm(&repository, "2.0"), true);
 }
@@ -142,11 +157,8 @@ fn dnf_installs_upgrades_downgrades_and_removes() {
 fn zypper_installs_upgrades_downgrades_and_removes() {
     let Some(site) = Site::new() else { return };
     let repository = site.repository();
-    let local = format!(
-        "[local]\nname=local\nbaseurl=file://{}\nenabled=1\ngpgcheck=0\nautorefresh=0\ntype=rpm-md\n",
-        repository.display()
-    );
-    site.write("/etc/zypp/repos.d/local.repo", &local);
+    fs::create_dir_all(site.envoy.path("/etc/zypp/repos.d")).expect("a folder");
+    site.use_repository("zypper", "");
     rpm(&repository, "1.0");
     // zypper fails on a database that has nothing in it.
     site.expect("manager: zypper\n    package: vigo-anchor", "changed", "installed: vigo-anchor");

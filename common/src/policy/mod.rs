@@ -2,6 +2,7 @@
 
 pub mod compile;
 pub mod dag;
+pub mod firewall;
 pub mod model;
 pub mod names;
 pub mod params;

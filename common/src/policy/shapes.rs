@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use crate::policy::firewall::Rule;
+
 /// How a text must look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -19,6 +21,8 @@ pub enum Shape {
     GitRevision,
     /// Where a repository of git is; without a password.
     GitUrl,
+    /// Rule of a firewall.
+    FirewallRule,
     /// Name of a host: labels of letters, digits, dashes and underscores, joined by dots.
     HostName,
     /// Image of a container, with its registry and tag.
@@ -47,6 +51,8 @@ pub enum Shape {
     Pointer,
     /// Public key of OpenSSH: its type, its base64, perhaps a comment.
     PublicKey,
+    /// Name of a repository of packages.
+    Repository,
     /// Name of a kernel setting.
     Sysctl,
     /// Version of a package, or the start of one and `*`.
@@ -90,6 +96,7 @@ impl Shape {
                 Shape::Cron(field) => text.split(',').all(|item| field.takes(item)),
                 Shape::CronJob => is_made_of(text, b"_-") && !text.starts_with('-'),
                 Shape::Field => trimmed && !text.contains(char::is_whitespace) && !text.starts_with('#'),
+                Shape::FirewallRule => Rule::parse(text).is_some(),
                 Shape::HostName => is_host_name(text),
                 Shape::IniKey => trimmed && !text.contains('=') && !text.starts_with(['[', '#', ';']),
                 Shape::IniSection => trimmed && !text.contains([']', '[']),
@@ -115,6 +122,9 @@ impl Shape {
                 }
                 Shape::Pointer => pointer(text).is_some(),
                 Shape::PublicKey => PublicKey::parse(text).is_some(),
+                Shape::Repository => {
+                    is_made_of(text, b"_-") && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+                }
                 Shape::Sysctl => sysctl_path(text).is_some(),
                 Shape::Version => {
                     let start = text.strip_suffix('*').unwrap_or(text);
@@ -138,6 +148,9 @@ impl Shape {
             Shape::Cron(CronField::Weekday) => "days of the week as cron takes them: `*`, `1-5`, `sun`",
             Shape::CronJob => "a name of letters, digits, dashes and underscores",
             Shape::Field => "text without blanks",
+            Shape::FirewallRule => {
+                "a rule such as `allow 22/tcp`, `allow 80,443/tcp from 10.0.0.0/8 on eth0`, `deny any from ::1`, `allow icmp`"
+            }
             Shape::HostName => {
                 "the name of a host: letters, digits, dashes and underscores, with dots between the parts"
             }
@@ -164,6 +177,7 @@ impl Shape {
             }
             Shape::Pointer => "a JSON pointer, such as /log/level (`~1` is a slash in a key, `~0` a tilde)",
             Shape::PublicKey => "a public key of OpenSSH on one line, such as `ssh-ed25519 AAAA.. comment`",
+            Shape::Repository => "a name of letters, digits, dashes and underscores",
             Shape::Sysctl => "the name of a kernel setting, such as net.ipv4.ip_forward",
             Shape::Version => "a version, or its first part and `*`",
             Shape::Zone => "the name of a time zone, such as Europe/Berlin or Etc/UTC",
@@ -382,6 +396,7 @@ mod tests {
                 &[KEY],
                 &["", "ssh-ed25519", "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIA==", "ssh-ed25519 !!!!"],
             ),
+            (Shape::Repository, &["nginx", "local-1"], &["", "-a", "a.b", "a/b", "a b", "a]"]),
             (
                 Shape::Sysctl,
                 &["net.ipv4.ip_forward", "net/ipv4/conf/eth0.1/x"],

@@ -107,7 +107,7 @@ impl Agent {
         if self.trial.is_some() {
             return true;
         }
-        let asked = self.waiters_want_contact();
+        let asked = self.waiters_want_contact() || self.is_confirming();
         let urgent = self.queue.waiting()[Lane::Urgent.index()] > 0 && now >= self.report_after;
         let due = self.mode == Mode::Daemon && (now >= self.next_check || urgent || self.adoption_needs_contact());
         (asked || due) && (now >= self.not_before || self.waiters_hurry())
@@ -433,6 +433,17 @@ impl Agent {
         self.after_failure(reason, failure, cx);
     }
 
+    /// Drops the link, which is no failure, and makes a new one at once.
+    pub(super) fn reconnect(&mut self, cx: &mut Cx<'_>) {
+        if let Some(link) = self.link() {
+            cx.out.push(Effect::Disconnect { link });
+            self.queue.on_lost();
+            self.interrupt_adoption();
+        }
+        self.contact = Contact::Idle;
+        (self.next_check, self.not_before) = (cx.now.mono, cx.now.mono);
+    }
+
     fn abandon(&mut self, link: LinkId, reason: &str, failure: Failure, cx: &mut Cx<'_>) {
         cx.out.push(Effect::Disconnect { link });
         self.contact = Contact::Idle;
@@ -488,6 +499,7 @@ impl Agent {
         let now = cx.now.mono;
         self.n_checked_in += 1;
         self.checked_in = Some((now, server_ms));
+        self.confirm(cx);
         if self.notes.attempt > 0 {
             self.notes.attempt = 0;
             self.persist.flush();
@@ -516,7 +528,7 @@ impl Agent {
                 let soon = self.adoption_needs_contact() || self.waiters_want_contact();
                 let urgent = urgent.then(|| self.report_after.max(self.not_before));
                 let at = if soon { self.not_before } else { self.next_check.max(self.not_before) };
-                let asked = self.waiters_want_contact().then_some(self.not_before);
+                let asked = (self.waiters_want_contact() || self.is_confirming()).then_some(self.not_before);
                 let due = daemon.then(|| urgent.map_or(at, |urgent| at.min(urgent)));
                 due.or(asked)
             }

@@ -32,6 +32,8 @@ pub(super) struct Converge {
     pub(super) phase: Phase,
     /// The run waits for its promises to be stored.
     promising: Option<Uuid>,
+    /// The run waits for a check-in on a new connection.
+    confirming: Option<Uuid>,
     /// Why the last due run could not start: reported once for each cause.
     pub(super) obstacle: String,
 }
@@ -238,6 +240,26 @@ impl Agent {
         }
     }
 
+    /// The run wants to know whether a server can still be reached. What stands is dropped: it may live on where nothing new
+    /// comes through.
+    pub(super) fn on_confirm(&mut self, run_id: Uuid, cx: &mut Cx<'_>) {
+        if matches!(&self.converge.phase, Phase::Running(running) if running.run_id == run_id) {
+            self.converge.confirming = Some(run_id);
+            self.reconnect(cx);
+        }
+    }
+
+    /// Whether a check-in is awaited by the run.
+    pub(super) fn is_confirming(&self) -> bool {
+        self.converge.confirming.is_some()
+    }
+
+    /// A check-in was answered.
+    pub(super) fn confirm(&mut self, cx: &mut Cx<'_>) {
+        let confirmed = self.converge.confirming.take();
+        cx.out.extend(confirmed.map(|run_id| Effect::Confirmed { run_id }));
+    }
+
     pub(super) fn on_run_done(&mut self, report: &RunReport, cx: &mut Cx<'_>) {
         let running = match std::mem::take(&mut self.converge.phase) {
             Phase::Running(running) if running.run_id == report.run_id => running,
@@ -246,6 +268,7 @@ impl Agent {
                 return;
             }
         };
+        self.converge.confirming = None;
         if running.manner.dry_run {
             let status = report.counts().status(false, 0, !report.error.is_empty());
             return self.tell_waiters(report, &running, status, cx);

@@ -245,6 +245,7 @@ impl Agent {
             Event::Traits { ticket, trees } => self.on_traits(ticket, trees, &mut cx),
             Event::RunDone { report } => self.on_run_done(&report, &mut cx),
             Event::Promise { run_id, targets } => self.on_promise(run_id, targets, &mut cx),
+            Event::Confirm { run_id } => self.on_confirm(run_id, &mut cx),
             Event::BlobsChecked { ticket, missing } => self.on_blobs_checked(ticket, missing, &mut cx),
             Event::BlobWritten { hash, result } => self.on_blob_written(hash, result, &mut cx),
             Event::PinsSaved { result } => self.on_pins_saved(result, &mut cx),

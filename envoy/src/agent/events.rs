@@ -124,6 +124,12 @@ pub enum Event {
         /// Names of resources.
         targets: Vec<String>,
     },
+    /// The run has changed what may cut the host off: [`Effect::Confirmed`] answers when a server has answered a check-in on a new
+    /// connection. Asked at most once a run; the end of the run ends it.
+    Confirm {
+        /// As ordered.
+        run_id: Uuid,
+    },
     /// Which of the asked blobs are not complete in the blob directory.
     BlobsChecked {
         /// As in [`Effect::BlobCheck`].
@@ -226,6 +232,11 @@ pub enum Effect {
     },
     /// What [`Event::Promise`] named is stored, or cannot be: the runner goes on.
     Promised {
+        /// Of the run.
+        run_id: Uuid,
+    },
+    /// What [`Event::Confirm`] asked for has happened.
+    Confirmed {
         /// Of the run.
         run_id: Uuid,
     },

@@ -213,6 +213,7 @@ fn start_runner(setup: &Setup, uuid: Uuid, blob_dir: &Path, inbox: Inbox) -> std
         uuid,
         sysroot: setup.sysroot(),
         blobs: Arc::new(BlobDir::new(blob_dir, config.blob_bytes_max)),
+        undo_dir: config.state_dir.join("undo"),
         allow_self: config.allow_self,
         protected,
         clock: setup.clock.clone(),

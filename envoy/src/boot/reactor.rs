@@ -329,6 +329,7 @@ impl Reactor {
                 }
             }
             Effect::Promised { run_id } => self.parts.runner.promised(run_id),
+            Effect::Confirmed { run_id } => self.parts.runner.confirmed(run_id),
             Effect::StopRun { grace_ms } => self.parts.runner.stop(grace_ms),
             Effect::SavePins(pins) => {
                 let result = (self.parts.save_pins)(&pins);

@@ -15,7 +15,7 @@ use common::sys::logger::Logger;
 
 use crate::agent::{Event, RunOrder, Ticket};
 use crate::cache;
-use crate::exec::{Blob, Blobs, Promises, RunInput, run};
+use crate::exec::{Blob, Blobs, Confirmations, Promises, RunInput, Undo, run};
 use crate::sys::child::StopFlag;
 use crate::traits::{Facts, Gatherer};
 
@@ -38,6 +38,8 @@ pub struct Surroundings {
     pub sysroot: Option<PathBuf>,
     /// Files of the policy.
     pub blobs: Arc<dyn Blobs>,
+    /// Where what was there before an unconfirmed change is kept.
+    pub undo_dir: PathBuf,
     /// `allow_self`.
     pub allow_self: bool,
     /// The agent's own files.
@@ -76,6 +78,7 @@ pub struct Runner {
     orders: Option<SyncSender<Order>>,
     stop: Arc<StopFlag>,
     kept: SyncSender<Uuid>,
+    confirmed: SyncSender<Uuid>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -86,11 +89,15 @@ impl Runner {
         let stop = Arc::new(StopFlag::default());
         let flag = stop.clone();
         let (kept, heard) = sync_channel(1);
+        let (confirmed, reached) = sync_channel(1);
+        let asker =
+            Asker { ask: answer.clone(), heard: Mutex::new(reached), stop: stop.clone(), clock: around.clock.clone() };
+        let undo = Undo { dir: around.undo_dir.clone(), confirmations: Arc::new(asker) };
         let promises = Keeper { ask: answer.clone(), heard: Mutex::new(heard), stop: stop.clone() };
         let thread = std::thread::Builder::new().name("runner".into()).spawn(move || {
-            serve(&received, around, &flag, &answer, &(Arc::new(promises) as Arc<dyn Promises>));
+            serve(&received, around, &flag, &answer, &(Arc::new(promises) as Arc<dyn Promises>), &undo);
         })?;
-        Ok(Runner { orders: Some(orders), stop, kept, thread: Some(thread) })
+        Ok(Runner { orders: Some(orders), stop, kept, confirmed, thread: Some(thread) })
     }
 
     /// Asks for traits. False when the thread is gone or has too much to do, which the core's own rules exclude.
@@ -107,6 +114,12 @@ impl Runner {
     pub fn promised(&self, run_id: Uuid) {
         // Nobody waits any more where it is full.
         let _ = self.kept.try_send(run_id);
+    }
+
+    /// A server answered a check-in on the connection that the run under way asked for.
+    pub fn confirmed(&self, run_id: Uuid) {
+        // Nobody waits any more where it is full.
+        let _ = self.confirmed.try_send(run_id);
     }
 
     /// Cuts the run under way short.
@@ -140,6 +153,31 @@ impl Promises for Keeper {
     }
 }
 
+/// Asks the loop for a check-in on a new connection, and waits for its answer.
+struct Asker {
+    ask: Answers,
+    heard: Mutex<Receiver<Uuid>>,
+    stop: Arc<StopFlag>,
+    clock: Clock,
+}
+
+impl Confirmations for Asker {
+    fn confirm(&self, run_id: Uuid, within_ms: u64) -> bool {
+        let Ok(heard) = self.heard.lock() else { return false };
+        while heard.try_recv().is_ok() {}
+        (self.ask)(Event::Confirm { run_id });
+        let until = self.clock.now().mono + within_ms;
+        while self.clock.now().mono < until && self.stop.grace_ms().is_none() {
+            match heard.recv_timeout(PROMISE_PIECE) {
+                Ok(answered) if answered == run_id => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        false
+    }
+}
+
 impl Drop for Runner {
     fn drop(&mut self) {
         self.orders = None;
@@ -157,6 +195,7 @@ fn serve(
     stop: &Arc<StopFlag>,
     answer: &Answers,
     promises: &Arc<dyn Promises>,
+    undo: &Undo,
 ) {
     while let Ok(order) = orders.recv() {
         match order {
@@ -178,6 +217,7 @@ fn serve(
                     search_path: None,
                     blobs: around.blobs.clone(),
                     promises: Some(promises.clone()),
+                    undo: Some(undo.clone()),
                     allow_self: around.allow_self,
                     protected: around.protected.clone(),
                     stop: stop.clone(),

@@ -6,6 +6,7 @@ use common::outcome::Outcome;
 
 use super::fault::Fault;
 use super::host::{Host, Reach};
+use super::undo::{self, Back};
 use crate::plan::{Task, Verdict};
 
 /// One resource whose parameters were read.
@@ -15,6 +16,11 @@ pub trait Statement {
 
     /// Removes the difference that the last probe found, or leaves the old state usable.
     fn converge(&mut self, host: &mut Host) -> Result<(), Fault>;
+
+    /// How the state that the last probe found can be had again, for `confirm`.
+    fn back(&mut self, _host: &mut Host) -> Result<Back, Fault> {
+        Err(Fault::Parameter("`confirm` does not work here: what was there cannot be put back".to_string()))
+    }
 
     /// Refuses what would harm the agent itself.
     fn spare_self(&self, host: &mut Host) -> Result<(), Fault>;
@@ -88,6 +94,10 @@ fn try_settle(statement: &mut dyn Statement, host: &mut Host, task: &Task<'_>) -
     };
     statement.spare_self(host)?;
     if task.enforce {
+        if let Some(within_ms) = undo::asked(task) {
+            let back = statement.back(host)?;
+            undo::keep(host, task, within_ms, &back)?;
+        }
         host.promise(task.notify);
         let done = statement.converge(host);
         // A path may mean another directory now.

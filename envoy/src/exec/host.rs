@@ -23,6 +23,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use super::fault::Fault;
 use super::input::{Blob, Blobs, Promises, RunInput};
 use super::read::Reader;
+use super::undo::{Kept, Undo};
 use crate::agent::TraitTree;
 use crate::sys::accounts::{Accounts, User};
 use crate::sys::child::{self, Finished, RunAs, Spec, StopFlag};
@@ -61,6 +62,10 @@ pub struct Host {
     /// What is known of packages.
     pub packages: super::packages::Known,
     traits: Arc<Vec<TraitTree>>,
+    /// For `confirm`.
+    pub undo: Option<Undo>,
+    /// Changes of this run that wait to be confirmed.
+    pub kept: Option<Kept>,
 }
 
 /// What a resource is about to do to a path.
@@ -116,6 +121,8 @@ impl Host {
             search_path: input.search_path.clone().unwrap_or_else(|| PATH.to_string()),
             packages: super::packages::Known::default(),
             traits: Arc::clone(&input.order.traits),
+            undo: input.undo.clone(),
+            kept: None,
         })
     }
 
@@ -186,6 +193,16 @@ impl Host {
         &self.search_path
     }
 
+    /// This run.
+    pub fn run_id(&self) -> Uuid {
+        self.run_id
+    }
+
+    /// Whether the run is to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.grace_ms().is_some()
+    }
+
     /// Both clocks.
     pub fn now(&self) -> Now {
         self.clock.now()
@@ -196,7 +213,7 @@ impl Host {
         let until = self.now().mono + ms;
         loop {
             let left = until.since(self.now().mono);
-            if self.stop.grace_ms().is_some() {
+            if self.is_stopping() {
                 return false;
             }
             if left == 0 {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use common::ids::{Hash32, Uuid};
 use common::sys::Clock;
 
+use super::undo::Undo;
 use crate::agent::RunOrder;
 use crate::sys::child::StopFlag;
 
@@ -47,6 +48,8 @@ pub struct RunInput {
     pub blobs: Arc<dyn Blobs>,
     /// Where notifications outlive the process; nowhere for a run that is not repeated.
     pub promises: Option<Arc<dyn Promises>>,
+    /// For changes that are put back without a check-in; `None` where no server could confirm them.
+    pub undo: Option<Undo>,
     /// Resources may touch `protected`.
     pub allow_self: bool,
     /// The agent's own files and directories on the host, sysroot or not: binary, state, identity, configuration.

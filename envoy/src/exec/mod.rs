@@ -22,6 +22,8 @@ mod system;
 #[cfg(test)]
 mod tests;
 mod tool;
+mod undo;
 
 pub use input::{Blob, Blobs, Promises, RunInput};
 pub use run::run;
+pub use undo::{Confirmations, Undo};

@@ -10,7 +10,7 @@ use common::time::Mono;
 
 use super::host::Host;
 use super::input::RunInput;
-use super::{accounts, commands, containers, files, packages, services, sources, system};
+use super::{accounts, commands, containers, files, packages, services, sources, system, undo};
 use crate::plan::{Hands, Options, Task, Verdict, Walked, walk};
 use crate::report::RunReport;
 
@@ -37,6 +37,7 @@ const EXECUTORS: &[(&str, Executor)] = &[
     ("user", accounts::user::run),
     ("service", services::service::run),
     ("cron", system::cron::run),
+    ("firewall", system::firewall::run),
     ("hostname", system::hostname::run),
     ("kernel_module", system::kernel_module::run),
     ("limits", system::limits::run),
@@ -47,6 +48,7 @@ const EXECUTORS: &[(&str, Executor)] = &[
     ("container", containers::container::run),
     ("git", sources::git::run),
     ("package", packages::package::run),
+    ("repository", packages::repository::run),
 ];
 
 /// Runs a bundle.
@@ -61,11 +63,18 @@ pub fn run(input: &RunInput) -> RunReport {
             return report;
         }
     };
+    let mut notes = if input.order.dry_run { Vec::new() } else { undo::recover(&mut host) };
     let order = &input.order;
     let options = Options { dry_run: order.dry_run, diff: order.diff, owed: &order.owed };
     let mut worker = Worker { host: &mut host, input };
-    let Walked { entries: resources, interrupted, owed } =
+    let Walked { entries: mut resources, interrupted, owed } =
         walk(&input.order.bundle, &|| scope(input), options, &mut worker);
+    if let Some((names, why)) = undo::settle(&mut host) {
+        for entry in resources.iter_mut().filter(|entry| names.contains(&entry.name)) {
+            entry.outcome = Outcome::Failed;
+            entry.message.clone_from(&why);
+        }
+    }
     if interrupted {
         let left = resources
             .iter()
@@ -80,7 +89,8 @@ pub fn run(input: &RunInput) -> RunReport {
     report.resources = resources;
     report.interrupted = interrupted;
     report.owed = owed;
-    report.notes = host.take_notes();
+    notes.extend(host.take_notes());
+    report.notes = notes;
     report.duration_ms = input.clock.now().mono.since(started.mono);
     report
 }

@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod child;
+pub mod detach;
 pub mod fork;
 pub mod replace;
 pub mod root;

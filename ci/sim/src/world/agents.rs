@@ -118,6 +118,7 @@ impl World {
             }
             AgentEffect::BlobWrite { .. }
             | AgentEffect::Promised { .. }
+            | AgentEffect::Confirmed { .. }
             | AgentEffect::BlobsKeep(_)
             | AgentEffect::Notify(_) => {}
             AgentEffect::SavePins(pins) => {

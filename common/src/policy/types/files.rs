@@ -1,6 +1,6 @@
 //! Files, directories, links, and parts of files.
 
-use super::{GROUP, MODE, OWNER, STATE, TARGET};
+use super::{CONFIRM, CONFIRM_UNDO, GROUP, MODE, OWNER, STATE, TARGET};
 use crate::policy::params::{Kind, Param, Rule, Type};
 use crate::policy::shapes::Shape;
 
@@ -25,6 +25,8 @@ pub const TYPES: &[Type] = &[
                 "where a new block goes: end, begin, after:RE or before:RE",
             ),
             STATE,
+            CONFIRM,
+            CONFIRM_UNDO,
         ],
         rules: &[Rule::OneOfUnless(&["block"], "state", "absent")],
         example: r##"- name: ssh-group
@@ -73,6 +75,8 @@ pub const TYPES: &[Type] = &[
             GROUP,
             Param::optional("backup", Kind::Bool, "false", "keep what was there before as NAME.vigo-backup"),
             Param::optional("validate", Kind::Text, "", "command that must accept the new content; %s is its path"),
+            CONFIRM,
+            CONFIRM_UNDO,
         ],
         rules: &[Rule::AtMostOne(&["content", "source"])],
         example: r#"- name: motd
@@ -96,6 +100,8 @@ pub const TYPES: &[Type] = &[
                 "where a new line goes: end, begin, after:RE or before:RE",
             ),
             STATE,
+            CONFIRM,
+            CONFIRM_UNDO,
         ],
         rules: &[
             Rule::OneOfUnless(&["line"], "state", "absent"),
@@ -134,6 +140,8 @@ pub const TYPES: &[Type] = &[
             Param::optional("value", Kind::Shape(Shape::Line), "the key stands alone", "its value"),
             Param::optional("spaces", Kind::Bool, "as in the file, else true", "blanks around the `=` of a new line"),
             STATE,
+            CONFIRM,
+            CONFIRM_UNDO,
         ],
         rules: &[
             Rule::OneOfUnless(&["key"], "state", "absent"),
@@ -186,6 +194,8 @@ pub const TYPES: &[Type] = &[
                 "nothing",
                 "the new text; $1 or ${name} is a group, $$ a dollar",
             ),
+            CONFIRM,
+            CONFIRM_UNDO,
         ],
         rules: &[],
         example: r#"- name: mirror

@@ -61,6 +61,19 @@ const OWNER: Param = Param::optional("owner", Kind::Account, "left alone", "user
 const GROUP: Param = Param::optional("group", Kind::Account, "left alone", "group that owns it");
 const MODE: Param = Param::optional("mode", Kind::Mode, "left alone", "permission bits, as \"0644\"");
 
+const CONFIRM: Param = Param::optional(
+    "confirm",
+    Kind::Duration,
+    "kept whatever follows",
+    "a change is put back unless a check-in is answered on a new connection within this time after the run",
+);
+const CONFIRM_UNDO: Param = Param::optional(
+    "confirm_undo",
+    Kind::Text,
+    "",
+    "a line of shell that makes the old state take effect after it was put back",
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! The system itself: kernel settings and modules, limits, names, time, timetables, file systems.
 
-use super::STATE;
+use super::{CONFIRM, CONFIRM_UNDO, STATE};
 use crate::policy::params::{Kind, Param, Rule, Type};
 use crate::policy::shapes::{CronField, Shape};
 
@@ -54,6 +54,38 @@ pub const TYPES: &[Type] = &[
   hour: 3
   user: app
   command: /usr/bin/report --quiet
+"#,
+    },
+    Type {
+        name: "firewall",
+        meaning: "only what is named may come in, by nftables in a table of its own or by ufw; nothing else is touched",
+        params: &[
+            Param::optional(
+                "rules",
+                Kind::Shapes(Shape::FirewallRule),
+                "none",
+                "what comes in; the first that fits decides",
+            ),
+            Param::optional("policy", Kind::Word(&["drop", "accept"]), "drop", "what becomes of everything else"),
+            Param::optional(
+                "table",
+                Kind::Shape(Shape::Repository),
+                "vigo",
+                "name of the table, or mark of the rules of ufw",
+            ),
+            Param::optional("chains", Kind::Text, "", "more chains for the table, as nftables reads them"),
+            Param::optional("backend", Kind::Word(&["nftables", "ufw"]), "nftables where it is there", "what is told"),
+            STATE,
+            CONFIRM,
+            CONFIRM_UNDO,
+        ],
+        rules: &[],
+        example: r#"- name: incoming
+  type: firewall
+  rules:
+    - allow icmp
+    - allow 22/tcp from 10.0.0.0/8
+    - allow 80,443/tcp
 "#,
     },
     Type {

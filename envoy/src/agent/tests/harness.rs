@@ -54,6 +54,7 @@ pub struct World {
     pub pins_fail: bool,
     pub stop_run: bool,
     pub promised: Vec<Uuid>,
+    pub confirmed: Vec<Uuid>,
     queue: VecDeque<(u64, Event)>,
     link: Option<(LinkId, String, [u8; 32])>,
     hello: Option<Hash32>,
@@ -107,6 +108,7 @@ impl World {
             pins_fail: false,
             stop_run: false,
             promised: Vec::new(),
+            confirmed: Vec::new(),
             queue: VecDeque::new(),
             link: None,
             hello: None,
@@ -273,6 +275,7 @@ impl World {
                 self.push(self.run_ms, Event::RunDone { report: Box::new(report) });
             }
             Effect::Promised { run_id } => self.promised.push(run_id),
+            Effect::Confirmed { run_id } => self.confirmed.push(run_id),
             Effect::StopRun { .. } => {
                 self.stop_run = true;
                 let at = self.now.mono.0 + 10;

@@ -1,5 +1,6 @@
 //! The agent against a scripted server: what it does over time, and after every kind of trouble.
 
+mod confirm;
 mod harness;
 mod law;
 mod life;

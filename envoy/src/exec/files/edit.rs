@@ -12,6 +12,7 @@ use crate::exec::contract::{Action, Drift, Statement, spare_path};
 use crate::exec::diff::unified;
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
+use crate::exec::undo::Back;
 use crate::sys::replace::Replacement;
 use crate::sys::root::Place;
 
@@ -70,6 +71,10 @@ impl<E: Edit> Statement for Edited<'_, E> {
             (None, Some(loaded)) => self.access.set(&loaded.file, &loaded.stat, &self.path),
             (None, None) => Ok(()),
         }
+    }
+
+    fn back(&mut self, _host: &mut Host) -> Result<Back, Fault> {
+        Ok(Back::File(self.path.to_string()))
     }
 
     fn spare_self(&self, host: &mut Host) -> Result<(), Fault> {

@@ -23,6 +23,7 @@ use crate::exec::diff::unified;
 use crate::exec::fault::Fault;
 use crate::exec::host::{Host, Order, damaged, kind_of, mode_of, not_a};
 use crate::exec::read::Reader;
+use crate::exec::undo::Back;
 use crate::plan::{Task, Verdict};
 use crate::sys::child::Ended;
 use crate::sys::replace::{Attributes, Replacement};
@@ -317,6 +318,10 @@ impl Statement for Wanted<'_> {
                 false => self.replace(host, &place, Some((&file, &stat))),
             },
         }
+    }
+
+    fn back(&mut self, _host: &mut Host) -> Result<Back, Fault> {
+        Ok(Back::File(self.path.to_string()))
     }
 
     fn spare_self(&self, host: &mut Host) -> Result<(), Fault> {

@@ -8,6 +8,7 @@ mod manager;
 mod opkg;
 pub mod package;
 mod pacman;
+pub mod repository;
 mod rpm;
 mod session;
 mod zypper;

@@ -62,13 +62,15 @@ pub struct Known {
     installed: Option<Arc<Installed>>,
     /// Lists were fetched in this run.
     refreshed: bool,
+    /// Repositories have changed since.
+    stale: bool,
 }
 
 impl Known {
     /// Repositories have changed: their lists are fetched again before the next installation.
-    #[allow(dead_code, reason = "repositories ask for it; they follow")]
     pub fn outdate(&mut self) {
         self.refreshed = false;
+        self.stale = true;
     }
 }
 
@@ -80,7 +82,7 @@ pub fn manager(host: &mut Host, asked: Option<&str>) -> Result<&'static dyn Mana
         return Ok(known);
     }
     let manager = choose(host, asked)?;
-    host.packages = Known { manager: Some(manager), ..Known::default() };
+    host.packages = Known { manager: Some(manager), stale: host.packages.stale, ..Known::default() };
     Ok(manager)
 }
 
@@ -163,11 +165,14 @@ pub fn refresh_if_older(
     age_max_ms: u64,
     deadline: Mono,
 ) -> Result<(), Fault> {
-    let Some(lists) = manager.lists() else { return Ok(()) };
-    if host.packages.refreshed || age_ms(host, lists)?.is_some_and(|age| age <= age_max_ms) {
+    if host.packages.refreshed {
         return Ok(());
     }
-    refresh(host, manager, deadline)
+    let fresh = match manager.lists() {
+        Some(lists) => age_ms(host, lists)?.is_some_and(|age| age <= age_max_ms),
+        None => true,
+    };
+    if fresh && !host.packages.stale { Ok(()) } else { refresh(host, manager, deadline) }
 }
 
 /// Fetches the lists of the repositories.
@@ -175,6 +180,7 @@ fn refresh(host: &mut Host, manager: &'static dyn Manager, deadline: Mono) -> Re
     let root = root_of(host);
     call_unlocked(host, manager, &manager.refresh(Place { root: root.as_deref() }), deadline)?;
     host.packages.refreshed = true;
+    host.packages.stale = false;
     // A manager that finds nothing new leaves the time of its directory as it was.
     if let Some(lists) = manager.lists()
         && let Some(place) = host.locate(lists)?

@@ -16,7 +16,7 @@ use common::outcome::Outcome;
 use common::sys::Clock;
 
 use crate::agent::{RunOrder, TraitTree};
-use crate::exec::{Blob, Blobs, Promises, RunInput, run};
+use crate::exec::{Blob, Blobs, Promises, RunInput, Undo, run};
 use crate::report::{ResourceReport, RunReport};
 use crate::sys::child::StopFlag;
 
@@ -43,6 +43,7 @@ pub struct Sandbox {
     pub allow_self: bool,
     pub stop: Arc<StopFlag>,
     pub promises: Option<Arc<dyn Promises>>,
+    pub undo: Option<Undo>,
     pub live: bool,
     pub search_path: Option<String>,
 }
@@ -59,6 +60,7 @@ impl Sandbox {
             allow_self: false,
             stop: Arc::default(),
             promises: None,
+            undo: None,
             live: false,
             search_path: None,
         }
@@ -126,6 +128,7 @@ impl Sandbox {
             search_path: self.search_path.clone(),
             blobs: Arc::clone(&self.store) as Arc<dyn Blobs>,
             promises: self.promises.clone(),
+            undo: self.undo.clone(),
             allow_self: self.allow_self,
             protected: self.protected.clone(),
             stop: Arc::clone(&self.stop),

@@ -1,0 +1,200 @@
+//! Changes that are put back unless they are confirmed.
+
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+use common::bundle::Resource;
+use common::ids::Uuid;
+use common::outcome::Outcome::{Changed, Failed, Ok as Fine};
+use common::sys::Clock;
+
+use super::sandbox::{Params, Sandbox, mode, resource, set_mode, text};
+use crate::exec::{Confirmations, Undo, run};
+use crate::sys::child::StopFlag;
+
+/// Answers as it is told, and notes how long it had.
+struct Server {
+    answers: bool,
+    asked: Mutex<Vec<u64>>,
+}
+
+impl Confirmations for Server {
+    fn confirm(&self, _run_id: Uuid, within_ms: u64) -> bool {
+        self.asked.lock().unwrap().push(within_ms);
+        self.answers
+    }
+}
+
+fn sandbox(answers: bool) -> (Sandbox, Arc<Server>) {
+    let mut sandbox = Sandbox::new();
+    let server = Arc::new(Server { answers, asked: Mutex::default() });
+    sandbox.undo = Some(Undo { dir: sandbox.at("/state/undo"), confirmations: server.clone() });
+    (sandbox, server)
+}
+
+fn conf(content: &str, confirm: &str) -> Params {
+    vec![("target_path", text("/d/conf")), ("content", text(content)), ("confirm", text(confirm))]
+}
+
+fn left(sandbox: &Sandbox) -> Vec<String> {
+    let Ok(all) = fs::read_dir(sandbox.at("/state/undo")) else { return Vec::new() };
+    all.map(|entry| entry.unwrap().file_name().into_string().unwrap()).filter(|name| name != "refused").collect()
+}
+
+#[test]
+fn what_is_confirmed_stays_and_nothing_is_kept() {
+    let (sandbox, server) = sandbox(true);
+    sandbox.write("/d/conf", "old\n");
+    let report = sandbox.expect("file", &conf("new\n", "60s"), Changed);
+    assert_eq!(report.message, "changed: content");
+    assert_eq!(sandbox.read("/d/conf"), "new\n");
+    assert_eq!(*server.asked.lock().unwrap(), [60_000]);
+    assert!(left(&sandbox).is_empty(), "{:?}", left(&sandbox));
+    sandbox.expect("file", &conf("new\n", "60s"), Fine);
+    assert_eq!(server.asked.lock().unwrap().len(), 1, "nothing changed, nothing to ask");
+}
+
+#[test]
+fn what_is_not_confirmed_is_put_back_and_not_tried_again_until_it_changes() {
+    let (sandbox, server) = sandbox(false);
+    sandbox.write("/d/conf", "old\n");
+    set_mode(&sandbox.at("/d/conf"), 0o640);
+    let report = sandbox.expect("file", &conf("new\n", "30s"), Failed);
+    assert!(report.message.starts_with("rolled back: no check-in was answered within 30s"), "{}", report.message);
+    assert_eq!((sandbox.read("/d/conf").as_str(), mode(&sandbox.at("/d/conf"))), ("old\n", 0o640));
+    assert!(left(&sandbox).is_empty());
+    let report = sandbox.expect("file", &conf("new\n", "30s"), Failed);
+    assert!(report.message.contains("it was rolled back before"), "{}", report.message);
+    assert_eq!(sandbox.read("/d/conf"), "old\n");
+    assert_eq!(server.asked.lock().unwrap().len(), 1);
+    sandbox.expect("file", &conf("newer\n", "30s"), Failed);
+    assert_eq!(server.asked.lock().unwrap().len(), 2);
+    sandbox.expect("file", &conf("old\n", "30s"), Fine);
+}
+
+#[test]
+fn what_was_not_there_is_gone_again() {
+    let (sandbox, _) = sandbox(false);
+    for (kind, more) in [
+        ("file", ("content", text("x"))),
+        ("file_line", ("line", text("x"))),
+        ("ini", ("key", text("x"))),
+        ("blockinfile", ("block", text("x"))),
+    ] {
+        let params = vec![("target_path", text("/d/it's here")), more, ("confirm", text("30s"))];
+        let report = sandbox.expect(kind, &params, Failed);
+        assert!(report.message.starts_with("rolled back"), "{}", report.message);
+        assert!(!sandbox.at("/d/it's here").exists(), "{kind}");
+    }
+    sandbox.write("/d/it's here", "a\n");
+    let absent = vec![("target_path", text("/d/it's here")), ("state", text("absent")), ("confirm", text("30s"))];
+    sandbox.expect("file", &absent, Failed);
+    assert_eq!(sandbox.read("/d/it's here"), "a\n");
+}
+
+#[test]
+fn all_changes_of_a_run_are_put_back_in_the_opposite_order_after_what_they_notified() {
+    let (sandbox, server) = sandbox(false);
+    sandbox.write("/d/conf", "old\n");
+    let line = |line: &str, confirm: &str| {
+        let undo = format!("cat {} >> {}", sandbox.at("/d/conf").display(), sandbox.at("/d/log").display());
+        vec![
+            ("target_path", text("/d/conf")),
+            ("line", text(line)),
+            ("confirm", text(confirm)),
+            ("confirm_undo", text(&undo)),
+        ]
+    };
+    let restart = vec![("command", text("cat d/conf >> d/log")), ("onlyif", text("false"))];
+    let report = sandbox.run_all(vec![
+        Resource { notify: vec![2], ..resource("one", "file_line", &line("1", "50s")) },
+        resource("two", "file_line", &line("2", "20s")),
+        resource("restart", "exec", &restart),
+        resource("other", "file", &vec![("target_path", text("/d/other")), ("content", text("x"))]),
+    ]);
+    let outcomes: Vec<_> = report.resources.iter().map(|one| one.outcome).collect();
+    assert_eq!(outcomes, [Failed, Failed, Changed, Changed], "{:?}", report.resources);
+    assert_eq!(*server.asked.lock().unwrap(), [20_000], "once, within the shortest");
+    assert_eq!(sandbox.read("/d/conf"), "old\n");
+    assert_eq!(sandbox.read("/d/log"), "old\n1\n2\nold\n", "the command runs once, when all is back");
+    assert!(sandbox.at("/d/other").exists(), "what does not ask stays");
+}
+
+#[test]
+fn dry_runs_keep_nothing_and_nothing_works_without_a_server() {
+    let (mut sandbox, server) = sandbox(false);
+    sandbox.write("/d/conf", "old\n");
+    assert_eq!(sandbox.look("file", &conf("new\n", "30s")).outcome, Changed);
+    assert!(!sandbox.at("/state").exists() && server.asked.lock().unwrap().is_empty());
+    sandbox.undo = None;
+    let report = sandbox.expect("file", &conf("new\n", "30s"), Failed);
+    assert!(report.message.contains("`confirm` needs a server"), "{}", report.message);
+    assert_eq!(sandbox.read("/d/conf"), "old\n");
+    for (kind, params, expected) in [
+        ("file", conf("x", "soon"), "`confirm` must be a length of time"),
+        (
+            "symlink",
+            vec![("target_path", text("/d/l")), ("to", text("x")), ("confirm", text("9s"))],
+            "no parameter `confirm`",
+        ),
+    ] {
+        let report = sandbox.expect(kind, &params, Failed);
+        assert!(report.message.contains(expected), "{}", report.message);
+    }
+}
+
+#[test]
+fn a_state_that_cannot_be_kept_is_not_changed() {
+    let (sandbox, _) = sandbox(true);
+    sandbox.write("/d/conf", "old\n");
+    sandbox.write("/state", "a file where the directory should be");
+    let report = sandbox.expect("file", &conf("new\n", "30s"), Failed);
+    assert!(report.message.contains("cannot keep what was there"), "{}", report.message);
+    assert_eq!(sandbox.read("/d/conf"), "old\n");
+}
+
+/// A run that was ended between the change and the answer.
+fn interrupted(sandbox: &Sandbox, confirm: &str) {
+    let stopper = vec![("command", text("sleep 60"))];
+    let mut input =
+        sandbox.input(vec![resource("r", "file", &conf("new\n", confirm)), resource("s", "exec", &stopper)], false);
+    let stop = Arc::new(StopFlag::default());
+    input.stop = stop.clone();
+    let path = sandbox.at("/d/conf");
+    let raiser = std::thread::spawn(move || {
+        let clock = Clock::system();
+        let until = clock.now().mono + 20_000;
+        while fs::read_to_string(&path).unwrap() != "new\n" && clock.now().mono < until {
+            clock.pause(5);
+        }
+        stop.raise(0);
+    });
+    let report = run(&input);
+    raiser.join().unwrap();
+    assert!(report.interrupted);
+    assert_eq!(sandbox.read("/d/conf"), "new\n", "not settled yet");
+}
+
+#[test]
+fn a_run_finds_what_the_one_before_left_unsettled() {
+    let (sandbox, _) = sandbox(true);
+    sandbox.write("/d/conf", "old\n");
+    interrupted(&sandbox, "1h");
+    let report = sandbox.run_all(vec![]);
+    assert_eq!(report.notes, ["an unconfirmed change of a run that did not end was rolled back"]);
+    assert_eq!(sandbox.read("/d/conf"), "old\n");
+    assert!(left(&sandbox).is_empty() && sandbox.run_all(vec![]).notes.is_empty());
+}
+
+#[test]
+fn the_timer_puts_back_what_nobody_settles() {
+    let (sandbox, _) = sandbox(true);
+    sandbox.write("/d/conf", "old\n");
+    interrupted(&sandbox, "1s");
+    let clock = Clock::system();
+    let until = clock.now().mono + 30_000;
+    while sandbox.read("/d/conf") != "old\n" && clock.now().mono < until {
+        clock.pause(50);
+    }
+    assert_eq!(sandbox.read("/d/conf"), "old\n");
+}
