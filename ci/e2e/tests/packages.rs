@@ -114,6 +114,7 @@ fn apt_installs_upgrades_downgrades_and_removes() {
         "/var/cache/apt/archives/partial",
         "/etc/apt/preferences.d",
         "/etc/apt/sources.list.d",
+        "/var/tmp",
         "/var/log/apt",
     ] {
         fs::create_dir_all(site.envoy.path(folder)).expect("a folder");
@@ -126,6 +127,16 @@ fn apt_installs_upgrades_downgrades_and_removes() {
     };
     offer(&["1.0"]);
     check(&site, "apt", "", || offer(&["1.0", "2.0"]), true);
+    // The same package from a file, whatever the repository has.
+    let file = repository.join("vigo-demo_1.0_all.deb");
+    let hash = sha256(&[&fs::read(&file).expect("it was built")]);
+    let url = format!("url: file://{}\n    sha256: {hash}", file.display());
+    let params = format!("manager: apt\n    package: vigo-demo\n    version: \"1.0\"\n    {url}");
+    for outcome in ["changed", "ok"] {
+        let (found, message) = site.settle("nonrepo_package", &params);
+        assert_eq!(found, outcome, "{message}");
+    }
+    assert_eq!(site.installed().as_deref(), Some("1.0"));
 }
 
 /// Builds a package; its paragraph for the list.

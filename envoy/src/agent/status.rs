@@ -106,6 +106,9 @@ pub struct LastRunDocument {
     pub error: String,
 }
 
+/// How the message of a resource begins whose change was put back.
+pub const ROLLED_BACK: &str = "rolled back";
+
 /// `vigo-envoy queue`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct QueueDocument {

@@ -86,7 +86,7 @@ pub(super) fn run(verb: &Apply, setup: &Setup, common: &Common) -> Result<Exit, 
     });
     let document = document(&report, verb.dry_run);
     show(&document, common, verb.diff)?;
-    Ok(exit(&document.run, verb.detailed_exitcodes))
+    Ok(exit(&document, verb.detailed_exitcodes))
 }
 
 /// One `apply` a sysroot at a time.

@@ -6,7 +6,7 @@ use argh::{ArgsInfo, FromArgs};
 use common::cli::{Common, Exit, Failure, print};
 
 use super::ask::refused;
-use crate::agent::status::{LastRunDocument, ResourceDocument, RunDocument};
+use crate::agent::status::{ROLLED_BACK, ResourceDocument, RunDocument};
 use crate::agent::{ControlReply, ControlRequest};
 use crate::boot::{self, Setup};
 use crate::control::{ControlError, Request, ask};
@@ -30,7 +30,7 @@ pub(super) struct Run {
     /// show differences
     #[argh(switch)]
     diff: bool,
-    /// exit with 0 nothing to do, 2 changed, 4 some failed, 6 both
+    /// exit with 0 nothing to do, 2 changed, 4 some failed, 6 both, 8 rolled back
     #[argh(switch)]
     detailed_exitcodes: bool,
 }
@@ -51,7 +51,7 @@ pub(super) fn run(verb: &Run, setup: &Setup, common: &Common) -> Result<Exit, Fa
         Err(error) => return Err(refused(&error)),
     };
     show(&document, common, diff)?;
-    Ok(exit(&document.run, verb.detailed_exitcodes))
+    Ok(exit(&document, verb.detailed_exitcodes))
 }
 
 /// Prints a run.
@@ -103,7 +103,12 @@ fn text(resource: &ResourceDocument, diff: bool) -> String {
 }
 
 /// Exit status of a run.
-pub(super) fn exit(run: &LastRunDocument, detailed: bool) -> Exit {
+pub(super) fn exit(document: &RunDocument, detailed: bool) -> Exit {
+    let run = &document.run;
+    let rolled_back = |one: &ResourceDocument| one.outcome == "failed" && one.message.starts_with(ROLLED_BACK);
+    if detailed && document.resources.iter().any(rolled_back) {
+        return Exit::Other(8);
+    }
     let bad = run.failed + run.blocked > 0 || !run.error.is_empty();
     match (detailed, run.changed > 0, bad) {
         (true, changed, bad) if changed || bad => Exit::Other(2 * u8::from(changed) + 4 * u8::from(bad)),
@@ -115,12 +120,20 @@ pub(super) fn exit(run: &LastRunDocument, detailed: bool) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::status::LastRunDocument;
 
     #[test]
     fn exit_codes_say_what_happened() {
-        let run = |changed, failed| LastRunDocument { changed, failed, ..LastRunDocument::default() };
+        let run = |changed, failed| {
+            let run = LastRunDocument { changed, failed, ..LastRunDocument::default() };
+            RunDocument { run, ..RunDocument::default() }
+        };
         let codes = |detailed| [run(0, 0), run(1, 0), run(0, 1), run(1, 1)].map(|run| exit(&run, detailed).code());
         assert_eq!(codes(true), [0, 2, 4, 6]);
         assert_eq!(codes(false), [0, 0, 1, 1]);
+        let mut back = run(1, 1);
+        let message = format!("{ROLLED_BACK}: no check-in was answered");
+        back.resources = vec![ResourceDocument { outcome: "failed".into(), message, ..ResourceDocument::default() }];
+        assert_eq!([true, false].map(|detailed| exit(&back, detailed).code()), [8, 1]);
     }
 }

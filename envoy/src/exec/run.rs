@@ -48,6 +48,8 @@ const EXECUTORS: &[(&str, Executor)] = &[
     ("container", containers::container::run),
     ("git", sources::git::run),
     ("package", packages::package::run),
+    ("nonrepo_package", packages::nonrepo::run),
+    ("source_package", packages::source::run),
     ("repository", packages::repository::run),
 ];
 

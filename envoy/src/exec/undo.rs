@@ -15,6 +15,7 @@ use common::units::duration_ms;
 
 use super::fault::Fault;
 use super::host::{Host, Order};
+use crate::agent::status::ROLLED_BACK;
 use crate::plan::{Task, fingerprint};
 use crate::sys::child::Ended;
 use crate::sys::detach;
@@ -142,7 +143,7 @@ fn add(host: &mut Host, task: &Task<'_>, undo: &Undo, kept: &mut Kept, within_ms
     }
     let commands = kept.commands.iter().map(|command| format!("/bin/sh -c {}", quoted(Path::new(command))));
     let lines: Vec<String> = kept.lines.iter().cloned().chain(commands).collect();
-    let path = host.search_path();
+    let path = quoted(Path::new(host.search_path()));
     let script = format!("cd {} || exit 1\nPATH={path}; export PATH\n{}\n", quoted(&kept.dir), lines.join("\n"));
     // Whole at any moment: the timer may take it at any moment.
     write(&kept.dir.join("undo.new"), script.as_bytes())?;
@@ -177,10 +178,11 @@ pub fn settle(host: &mut Host) -> Option<(Vec<String>, String)> {
         return None;
     }
     let seconds = kept.within_ms / 1_000;
-    let mut why =
-        format!("rolled back: no check-in was answered within {seconds}s of the change; what was there before is back");
+    let mut why = format!(
+        "{ROLLED_BACK}: no check-in was answered within {seconds}s of the change; what was there before is back"
+    );
     if let Err(error) = put_back(host, &kept.dir) {
-        why = format!("rolled back, but not everything could be put back: {error}");
+        why = format!("{ROLLED_BACK}, but not everything could be put back: {error}");
     }
     let marks = refused(&undo.dir);
     let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(&marks);

@@ -7,8 +7,33 @@ use crate::policy::shapes::Shape;
 /// Names of package managers, and nothing for the one that the host has.
 const MANAGERS: Kind = Kind::Word(&["apt", "dnf", "yum", "zypper", "apk", "pacman", "opkg"]);
 
+const SOURCE: Param = Param::optional("source", Kind::Source, "", "file of the policy");
+const URL: Param = Param::optional("url", Kind::Url, "", "where it is fetched from, by curl or wget");
+const SHA256: Param = Param::optional("sha256", Kind::Digest, "", "SHA-256 of what `url` gives; needed with it");
+
 /// The types of this group.
 pub const TYPES: &[Type] = &[
+    Type {
+        name: "nonrepo_package",
+        meaning: "a package of a file is installed with what it depends on, or is not",
+        params: &[
+            Param::required("package", Kind::Shape(Shape::Package), "its name, as the manager knows it"),
+            Param::optional("version", Kind::Shape(Shape::Version), "any", "the version that the file has"),
+            SOURCE,
+            URL,
+            SHA256,
+            Param::optional("manager", MANAGERS, "the one that the host has", "the package manager"),
+            STATE,
+        ],
+        rules: &[Rule::AtMostOne(&["source", "url"]), Rule::OneOfUnless(&["source", "url"], "state", "absent")],
+        example: r#"- name: tool
+  type: nonrepo_package
+  package: tool
+  version: "1.4"
+  url: https://example.com/tool_1.4_amd64.deb
+  sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+"#,
+    },
     Type {
         name: "package",
         meaning: "packages are installed, in any version, a certain one or the newest, or are not",
@@ -83,6 +108,34 @@ pub const TYPES: &[Type] = &[
   suites: bookworm
   components: nginx
   source: files/keys/nginx.asc
+"#,
+    },
+    Type {
+        name: "source_package",
+        meaning: "what an archive builds is there; nothing is fetched or run while it is",
+        params: &[
+            SOURCE,
+            URL,
+            SHA256,
+            Param::required(
+                "build",
+                Kind::Texts,
+                "lines of shell that build and install it, run in the archive's directory",
+            ),
+            Param::required(
+                "creates",
+                Kind::Path,
+                "path that the build creates, by which it is known; name the version in it",
+            ),
+            Param::optional("environment", Kind::Environment, "", "variables for the build"),
+        ],
+        rules: &[Rule::AtMostOne(&["source", "url"])],
+        example: r#"- name: tool
+  type: source_package
+  url: https://example.com/tool-1.4.tar.gz
+  sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+  build: ["./configure --prefix=/opt/tool-1.4", make, make install]
+  creates: /opt/tool-1.4/bin/tool
 "#,
     },
 ];

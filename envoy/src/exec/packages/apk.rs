@@ -64,6 +64,14 @@ impl Manager for Apk {
         self.call(place).with(["add", "--upgrade"]).with(names)
     }
 
+    fn suffix(&self) -> &'static str {
+        ".apk"
+    }
+
+    fn install_file(&self, place: Place<'_>, path: &str) -> Call {
+        self.call(place).with(["add", "--allow-untrusted", path])
+    }
+
     fn remove(&self, place: Place<'_>, names: &[String], purge: bool) -> Call {
         self.call(place).with(["del"]).with(purge.then_some("--purge")).with(names)
     }

@@ -97,6 +97,14 @@ impl Manager for Apt {
         call.with(["install"]).with(wanted.iter().map(|one| one.joined("=")))
     }
 
+    fn suffix(&self) -> &'static str {
+        ".deb"
+    }
+
+    fn install_file(&self, place: Place<'_>, path: &str) -> Call {
+        self.change(place).with(["--no-remove", "--allow-downgrades", "install", path])
+    }
+
     fn remove(&self, place: Place<'_>, names: &[String], purge: bool) -> Call {
         self.change(place).with([if purge { "purge" } else { "remove" }]).with(names)
     }

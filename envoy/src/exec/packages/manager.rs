@@ -119,6 +119,12 @@ pub trait Manager: Sync {
         self.install(place, &wanted, How::default())
     }
 
+    /// How files of its packages end.
+    fn suffix(&self) -> &'static str;
+
+    /// Installs the package of a file, whose hash was compared: a signature adds nothing.
+    fn install_file(&self, place: Place<'_>, path: &str) -> Call;
+
     /// Removes packages, their configuration too with `purge`.
     fn remove(&self, place: Place<'_>, names: &[String], purge: bool) -> Call;
 

@@ -3,14 +3,17 @@
 
 mod apk;
 mod apt;
+mod fetch;
 mod installed;
 mod manager;
+pub mod nonrepo;
 mod opkg;
 pub mod package;
 mod pacman;
 pub mod repository;
 mod rpm;
 mod session;
+pub mod source;
 mod zypper;
 
 pub use session::Known;

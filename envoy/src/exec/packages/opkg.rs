@@ -58,6 +58,14 @@ impl Manager for Opkg {
         self.call(place).with(["upgrade"]).with(names)
     }
 
+    fn suffix(&self) -> &'static str {
+        ".ipk"
+    }
+
+    fn install_file(&self, place: Place<'_>, path: &str) -> Call {
+        self.call(place).with(["install", path])
+    }
+
     fn remove(&self, place: Place<'_>, names: &[String], _purge: bool) -> Call {
         self.call(place).with(["remove"]).with(names)
     }

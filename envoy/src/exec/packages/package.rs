@@ -15,7 +15,7 @@ use common::units::duration_ms;
 /// Age of lists of repositories where none is asked for, in milliseconds.
 const LISTS_AGE_MS_DEFAULT: u64 = 24 * 3_600_000;
 /// The package that the agent comes in.
-const OWN_PACKAGE: &str = "vigo-envoy";
+pub const OWN_PACKAGE: &str = "vigo-envoy";
 
 /// Settles one `package`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {

@@ -78,6 +78,14 @@ impl Manager for Pacman {
         call.with(["--needed", "--"]).with(wanted.iter().map(|one| one.name.clone()))
     }
 
+    fn suffix(&self) -> &'static str {
+        ".pkg.tar.zst"
+    }
+
+    fn install_file(&self, place: Place<'_>, path: &str) -> Call {
+        self.call(place, "-U").with(["--", path])
+    }
+
     fn remove(&self, place: Place<'_>, names: &[String], purge: bool) -> Call {
         self.call(place, "-R").with(purge.then_some("--nosave")).with(["--"]).with(names)
     }

@@ -69,6 +69,14 @@ impl Manager for Dnf {
         self.call(place).with(["upgrade"]).with(names)
     }
 
+    fn suffix(&self) -> &'static str {
+        ".rpm"
+    }
+
+    fn install_file(&self, place: Place<'_>, path: &str) -> Call {
+        self.call(place).with(["--nogpgcheck", "install", path])
+    }
+
     fn remove(&self, place: Place<'_>, names: &[String], _purge: bool) -> Call {
         self.call(place).with(["remove"]).with(names)
     }

@@ -252,7 +252,7 @@ fn is_locked(fault: &Fault) -> bool {
 }
 
 /// A repository that cannot be had blocks; it is no failure of the resource.
-fn blame(fault: Fault) -> Fault {
+pub fn blame(fault: Fault) -> Fault {
     match fault {
         Fault::Failed(message) if says(&Fault::Failed(message.clone()), &UNREACHABLE) => Fault::Blocked(message),
         fault => fault,

@@ -61,6 +61,14 @@ impl Manager for Zypper {
         self.call(place).with(["update", "--auto-agree-with-licenses", "--"]).with(names)
     }
 
+    fn suffix(&self) -> &'static str {
+        ".rpm"
+    }
+
+    fn install_file(&self, place: Place<'_>, path: &str) -> Call {
+        self.call(place).with(["--no-gpg-checks", "install", "--allow-unsigned-rpm", "--oldpackage", "--", path])
+    }
+
     fn remove(&self, place: Place<'_>, names: &[String], _purge: bool) -> Call {
         self.call(place).with(["remove", "--"]).with(names)
     }

@@ -7,6 +7,7 @@ mod command;
 mod container;
 mod custom;
 mod directory;
+mod fetched;
 mod file;
 mod file_line;
 mod firewall;
