@@ -3,6 +3,7 @@
 
 mod kept;
 mod ledger;
+mod machine;
 mod mounts;
 mod process;
 mod proxy;
@@ -13,6 +14,7 @@ pub use kept::{KEPT, MAPPINGS, mappings};
 pub use ledger::{Account, Entry, Stored, account, read_ledger, stored_records};
 pub use nix::sys::signal::Signal;
 
+pub use machine::Machine;
 pub use mounts::{Disk, with_own_mounts};
 pub use process::{Process, binary, timed, wait_for, wait_until};
 pub use proxy::{Caught, Proxy};

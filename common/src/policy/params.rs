@@ -118,6 +118,12 @@ impl Type {
         self.params.iter().find(|param| param.name == name)
     }
 
+    /// Whether `defaults` reach this parameter. A `group` there owns files; as the primary group of users it would, unseen,
+    /// be that of root.
+    pub fn inherits(&self, name: &str) -> bool {
+        self.param(name).is_some() && (self.name, name) != ("user", "group")
+    }
+
     /// Everything that can be known to be wrong before templates are rendered. Values with a template in them are
     /// taken on trust; a null counts as not given.
     pub fn check(&self, params: &BTreeMap<String, Value>) -> Vec<Problem> {

@@ -388,7 +388,7 @@ impl<'d> Parser<'d, '_> {
     ) -> (BTreeMap<String, Value>, Option<crate::bundle::BlobRef>) {
         let own = map.entries.iter().filter(|entry| !COMMON_KEYS.contains(&entry.key.as_str()));
         let given = |name: &str| map.get(name).is_some();
-        let inherited = self.defaults.iter().filter(|entry| kind.param(&entry.key).is_some() && !given(&entry.key));
+        let inherited = self.defaults.iter().filter(|entry| kind.inherits(&entry.key) && !given(&entry.key));
         let (mut params, mut places) = (BTreeMap::new(), HashMap::new());
         let (mut blob, mut misspelt) = (None, Vec::new());
         for entry in own.chain(inherited) {

@@ -56,7 +56,12 @@ pub const TYPES: &[Type] = &[
         params: &[
             USERNAME,
             Param::optional("uid", Kind::Int(0, ID_MAX), "left alone, or the next free one", "its number"),
-            Param::optional("group", Kind::Account, "left alone, or one of its own name", "primary group"),
+            Param::optional(
+                "group",
+                Kind::Account,
+                "left alone, or one of its own name",
+                "primary group; `defaults` do not reach it",
+            ),
             Param::optional("groups", Kind::Shapes(Shape::Login), "left alone", "other groups that it is in"),
             Param::optional("append", Kind::Bool, "true", "false: it is in no other groups than `groups`"),
             Param::optional("home", Kind::Path, "left alone, or /home/NAME", "home directory"),

@@ -100,6 +100,14 @@ mod tests {
     }
 
     #[test]
+    fn the_group_of_files_does_not_become_that_of_users() {
+        let file = "name: a\ndefaults: {group: root}\nresources:\n  - {name: u, type: user, username: ada}\n  - {name: f, type: file, target_path: /f, content: x}\n";
+        let bundle = crate::policy::compile_file("a.vgo", file.as_bytes(), &mut |_| Err(String::new())).expect("right");
+        let has = |n: usize| bundle.resources[n].params.contains_key("group");
+        assert_eq!([has(0), has(1)], [false, true]);
+    }
+
+    #[test]
     fn unknown_types_are_suggested() {
         assert!(unknown_type("fiel").contains("did you mean `file`?"));
         assert!(unknown_type("qqqqqqqqqq").contains("`vigo-envoy doc` lists"));

@@ -1,0 +1,162 @@
+//! The examples, converged for real. On a Debian host the agent runs as a service of systemd, installs by apt what a server on
+//! another host says, keeps it, and takes it away again.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+
+use vigo_e2e::{Envoy, Machine, Proxy, Server, binary, wait_for, wait_until};
+
+const NAME: &str = "web-1";
+const UNIT: &str = "[Unit]\nAfter=network.target\n[Service]\nType=notify\nWatchdogSec=30\nExecStart=/usr/bin/vigo-envoy daemon\nRestart=always\n[Install]\nWantedBy=multi-user.target\n";
+
+/// Every file of an example, as paths below `stacks/` and texts.
+fn example(name: &str) -> Vec<(String, String)> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name).join("stacks");
+    let (mut files, mut folders) = (Vec::new(), vec![top.clone()]);
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match path.is_dir() {
+                true => folders.push(path),
+                false => files
+                    .push((path.strip_prefix(&top).unwrap().display().to_string(), fs::read_to_string(&path).unwrap())),
+            }
+        }
+    }
+    files
+}
+
+/// What the agent logged last.
+fn journal(machine: &Machine) -> String {
+    let output = machine.run_in(&["journalctl", "-q", "-u", "vigo-envoy", "-n", "30", "--no-pager"]);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Waits until the server says that the host converged and its last run changed nothing.
+fn settles(server: &Server, machine: &Machine) {
+    let quiet = || {
+        let row = server.cli(&["envoys", "list"])["envoys"][0].clone();
+        let ok =
+            row["status"] == "converged" && row["counts"]["changed"] == 0 && row["counts"]["ok"].as_u64() > Some(0);
+        ok.then_some(()).ok_or_else(|| format!("{row}: {}", journal(machine)))
+    };
+    wait_for("the host to converge", quiet);
+}
+
+/// The page, where somebody serves one.
+fn page(machine: &Machine) -> Option<String> {
+    let mut socket = TcpStream::connect((machine.address, 80)).ok()?;
+    socket.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let mut text = String::new();
+    socket.read_to_string(&mut text).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    head.contains("200 OK").then(|| body.to_string())
+}
+
+#[test]
+fn the_router_of_the_fleet_example_needs_neither_systemd_nor_packages() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = example("fleet");
+    let policy: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let mut server = Server::new(dir.path(), "", &policy);
+    server.start();
+    let envoy = Envoy::new(&dir.path().join("envoy"));
+    envoy.enroll(&server, "router-1");
+    let first = envoy.ask(&["run", "--once"]);
+    assert_eq!((&first["status"], &first["run"]["changed"]), (&"converged".into(), &5.into()), "{first}");
+    let again = envoy.ask(&["run", "--once"]);
+    assert_eq!((&again["status"], &again["run"]["ok"]), (&"converged".into(), &5.into()), "{again}");
+    let lan = fs::read_to_string(envoy.path("etc/dnsmasq.d/lan.conf")).unwrap();
+    assert!(lan.contains("dhcp-host=02:00:00:00:00:07,192.168.7.7,printer\n"), "{lan}");
+    assert!(fs::read_to_string(envoy.path("etc/hosts")).unwrap().contains("192.168.7.7"));
+}
+
+#[test]
+fn the_fleet_example_converges_a_debian_host_repairs_it_and_takes_everything_away_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut machine) = Machine::new(dir.path()) else { return };
+    let files = example("fleet");
+    let policy: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let mut server = Server::new(dir.path(), "checkin: {interval: 2s}", &policy);
+    server.hostname = machine.host.to_string();
+    server.start();
+    let address = SocketAddr::from((machine.host, server.port));
+    let _proxy = Proxy::start(address, SocketAddr::from(([127, 0, 0, 1], server.port)));
+
+    let put = |path: &str, text: &str| {
+        let path = machine.root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    fs::copy(binary("vigo-envoy"), machine.root.join("usr/bin/vigo-envoy")).unwrap();
+    put("etc/vigo/envoy.yaml", "");
+    put("etc/systemd/system/vigo-envoy.service", UNIT);
+    let invite = server.cli(&["envoys", "invite", "--hostname", NAME]);
+    machine.boot();
+    let text = |key: &str| invite[key].as_str().unwrap_or_default().to_string();
+    let (token, hash, at) = (text("token"), text("trust_hash"), address.to_string());
+    let words = ["--server", &at, "--hostname", NAME, "--token", &token, "--trust-hash", &hash];
+    machine.does(&[&["vigo-envoy", "enroll"], &words[..]].concat());
+    machine.does(&["systemctl", "enable", "--now", "vigo-envoy"]);
+
+    // Everything is there, by apt and systemd.
+    settles(&server, &machine);
+    let first = page(&machine).unwrap_or_default();
+    assert!(first.contains("<h1>It works</h1>") && first.contains(NAME), "{first}");
+    machine.does(&["systemctl", "is-active", "ssh", "nginx"]);
+    assert!(machine.does(&["sshd", "-T"]).contains("passwordauthentication no"));
+    assert_eq!(machine.does(&["cat", "/proc/sys/net/ipv4/conf/all/rp_filter"]), "1\n");
+    let ada = machine.does(&["id", "ada"]);
+    assert!(ada.contains("(operators)") && ada.contains("(ada) gid=1001(ada)"), "{ada}");
+    let keys = fs::read_to_string(machine.root.join("home/ada/.ssh/authorized_keys")).unwrap();
+    assert!(keys.contains("ada@laptop"), "{keys}");
+    assert!(machine.does(&["cat", "/etc/motd"]).contains("web-1: Debian GNU/Linux 12"));
+    // A run more changes nothing.
+    let again = machine.run_in(&["vigo-envoy", "run", "--once", "--detailed-exitcodes"]);
+    assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stdout));
+
+    // What somebody breaks is repaired: the service, its file, its package.
+    let serves = |what: &str| drop(wait_until(what, || page(&machine).filter(|text| *text == first)));
+    machine.does(&["systemctl", "stop", "nginx"]);
+    serves("nginx to run again");
+    fs::write(machine.root.join("srv/www/index.html"), "defaced").unwrap();
+    serves("the page to be right again");
+    machine.does(&["apt-get", "-y", "-qq", "purge", "nginx"]);
+    serves("the package to be there again");
+    settles(&server, &machine);
+
+    // The same policy takes it away.
+    let mapping = &files.iter().find(|(path, _)| path == "envoys/fleet.vgo").unwrap().1;
+    let absent = mapping.replacen("vars: &people\n", "vars: &people\n      state: absent\n", 1);
+    server.publish(&[("envoys/fleet.vgo", &absent)]);
+    let is_gone = |path: &&str| !machine.root.join(path).exists();
+    wait_for("nginx to be gone", || {
+        match ["usr/sbin/nginx", "srv/www", "etc/nginx/sites-enabled/vigo", "etc/nginx/sites-available/vigo"]
+            .iter()
+            .find(|path| !is_gone(path))
+        {
+            Some(left) => Err(format!("{left} is there: {}", journal(&machine))),
+            None => Ok(()),
+        }
+    });
+    settles(&server, &machine);
+    assert_eq!(page(&machine), None);
+    machine.does(&["systemctl", "is-active", "ssh"]);
+
+    // Under another name it has another job.
+    let renamed = Command::new(binary("vigocli"))
+        .args(["envoys", "rename", NAME, "batch-1", "--root"])
+        .arg(&server.root)
+        .status()
+        .unwrap();
+    assert!(renamed.success());
+    let job = machine.root.join("etc/cron.d/clean-spool");
+    wait_until("the timetable", || {
+        fs::read_to_string(&job).is_ok_and(|text| text.contains("17 3 * * *")).then_some(())
+    });
+    settles(&server, &machine);
+    machine.does(&["systemctl", "is-active", "cron"]);
+    server.stop();
+}
