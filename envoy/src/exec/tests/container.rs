@@ -1,5 +1,5 @@
 //! Cases of `container`. The engine is played by a script that keeps its containers as files and logs how it was called: no real
-//! podman or docker runs in this test.
+//! podman or docker runs in this test. Real podman is driven by a test of processes, `ci/e2e/tests/containers.rs`.
 
 use std::collections::BTreeMap;
 use std::fs;
