@@ -69,7 +69,7 @@ pub fn fuzz_bundle(data: &[u8]) {
 /// The payload of an assignment or a receipt: refused without the signature, whatever it says, and round trips with it.
 pub fn fuzz_assignment(data: &[u8]) {
     let key = SigningKey::from_seed([7; 32]);
-    let forged = wire::Signed { payload: data.to_vec().into(), signature: vec![0; 64] };
+    let forged = wire::Signed { payload: data.to_vec().into(), signature: vec![0; 64], sealed: Vec::new() };
     assert_eq!(Assignment::open(&key.public(), &forged), Err(Refused::Signature));
     assert_eq!(Receipt::open(&key.public(), &forged), Err(Refused::Signature));
     let signed = crate::bundle::sign(&key, Context::Assignment, data.to_vec());

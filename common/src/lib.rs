@@ -21,6 +21,7 @@ pub mod net;
 pub mod outcome;
 pub mod policy;
 pub mod proto;
+pub mod redact;
 pub mod rng;
 pub mod settings;
 pub mod splay;

@@ -22,6 +22,16 @@ pub const OUTCOME_TEXT_BYTES_MAX: usize = 8 << 10;
 pub const BLOB_CHUNK_BYTES: usize = 64 << 10;
 /// Largest file that a policy may name with `source:`, in bytes.
 pub const BLOB_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of the value of one secret: a certificate chain with its key is a few thousand.
+pub const SECRET_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the value of one secret at least: what is shorter cannot be kept out of logs, it is part of every word.
+pub const SECRET_BYTES_MIN: usize = 4;
+/// Bytes of the path of a secret.
+pub const SECRET_PATH_BYTES_MAX: usize = 200;
+/// Secrets of one server, which it holds in memory.
+pub const SECRETS_MAX: usize = 10_000;
+/// Bytes of all sealed secrets of one assignment.
+pub const SEALED_BYTES_MAX: usize = 512 << 10;
 /// Bytes of one top-level trait tree as JSON.
 pub const TRAIT_TREE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of a host name (RFC 1035 section 2.3.4).

@@ -13,4 +13,5 @@ pub mod net;
 pub mod policy;
 pub mod publish;
 mod rpc;
+pub mod secrets;
 pub mod store;

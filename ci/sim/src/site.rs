@@ -110,6 +110,8 @@ impl Site {
             compiled: self.live.clone(),
             restored: self.restored.take(),
             rng: Box::new(SplitMix64(seed)),
+            vault: Arc::default(),
+            changed_secrets: Vec::new(),
             now,
         };
         self.server = Some(Server::new(init, out));

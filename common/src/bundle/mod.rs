@@ -3,9 +3,12 @@
 
 mod assignment;
 mod model;
+mod sealed;
 
 pub use assignment::{Assignment, Receipt, SecretRef, Version};
 pub use model::{BUNDLE_FORMAT, BlobRef, Bundle, Resource, Value};
+
+pub use sealed::{SECRET_PREFIX, SealedSecret, is_secret_path, secret_path};
 
 use std::fmt;
 
@@ -54,7 +57,7 @@ impl From<BadMessage> for Refused {
 /// Signs an encoded payload.
 pub fn sign(key: &SigningKey, context: Context, payload: Vec<u8>) -> wire::Signed {
     let signature = key.sign(context, &payload).to_vec();
-    wire::Signed { payload: Bytes::from(payload), signature }
+    wire::Signed { payload: Bytes::from(payload), signature, sealed: Vec::new() }
 }
 
 /// Checks the signature, then decodes the raw message.

@@ -7,6 +7,7 @@
 mod args;
 mod confirm;
 mod exit;
+mod hidden;
 mod output;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use argh::{ArgsInfo, FromArgs};
 
 pub use confirm::confirm;
 pub use exit::{Exit, Failure};
+pub use hidden::ask_hidden;
 pub use output::{Style, Table, color_wanted, json_document, one_line, paint, print};
 
 /// A binary.

@@ -1,8 +1,10 @@
 //! The primitives, in one place: SHA-256, Ed25519, and the context strings that keep signatures apart.
 
+mod seal;
 mod seed;
 mod sign;
 
+pub use seal::{BadSeal, NONCE_BYTES, Sealed, TAG_BYTES, decrypt, encrypt, seal, sealing_key_id, unseal};
 pub use seed::{BadSeed, KEY_FILE_BYTES_MAX, Purpose, parse_seed, seed_text};
 pub use sign::{BadKey, BadSignature, PublicKey, SigningKey, sealing_public};
 
@@ -65,6 +67,8 @@ pub enum Context {
     Recovery,
     /// An envoy's sealing key, by its identity key.
     Sealing,
+    /// A sealed secret, by the policy key.
+    Secret,
     /// Proof of possession at enrollment, by the envoy's key.
     Enroll,
     /// One side of a connection.
@@ -82,6 +86,7 @@ impl Context {
             Context::PolicyKey => b"vigo-policy-key-v1\0",
             Context::Recovery => b"vigo-recovery-v1\0",
             Context::Sealing => b"vigo-sealing-v1\0",
+            Context::Secret => b"vigo-secret-v1\0",
             Context::Enroll => b"vigo-enroll-v1\0",
             Context::Auth => b"vigo-auth-v1\0",
         }

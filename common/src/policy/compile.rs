@@ -10,6 +10,7 @@ use super::dag::{self, Cycle, Edge, Links, Plan};
 use super::model::{Blob, Crate, Site, Statement};
 use super::names::{self, Flaw, Looker, Uses};
 use super::parse::{Files, cycle_error, parse_crate};
+use super::secrets;
 use super::template::has_markers;
 use super::value::vars;
 use crate::bundle::{BlobRef, Bundle, Resource, Value};
@@ -100,14 +101,16 @@ pub fn assemble(head: Head<'_>, vars: &BTreeMap<&str, &Value>, crates: &[&Crate]
         blobs.insert(&blob.path, blob);
     }
     let used = vars.iter().filter(|(name, _)| uses_var(crates, name));
-    Bundle {
+    let mut bundle = Bundle {
         mapping: head.mapping.to_string(),
         environment: head.environment.to_string(),
         vars: used.map(|(name, value)| (name.to_string(), (*value).clone())).collect(),
         resources: resources.collect(),
         blobs: blobs.into_values().cloned().collect(),
         secrets: Vec::new(),
-    }
+    };
+    bundle.secrets = secrets::of_bundle(&bundle);
+    bundle
 }
 
 /// What a bundle says of itself.
@@ -201,6 +204,7 @@ pub fn compile_file(
     let parsed = parse_crate(&doc, Some(stem), &mut files, &mut errors);
     errors.append(&mut files.errors);
     let none = BTreeMap::new();
+    errors.extend(secrets::refused(&doc));
     if let (Some(parsed), true) = (&parsed, errors.is_empty()) {
         for (site, what) in missing_vars(parsed, &none) {
             let error = match &site.template {

@@ -7,6 +7,7 @@ pub mod model;
 pub mod names;
 pub mod params;
 pub mod parse;
+pub mod secrets;
 pub mod shapes;
 pub mod template;
 pub mod trait_keys;

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::bundle::Value;
+use crate::bundle::{Value, secret_path};
 use crate::policy::shapes::Shape;
 use crate::policy::template::has_markers;
 use crate::units::nearest;
@@ -370,8 +370,9 @@ fn is_source(path: &str) -> bool {
     below.is_some_and(|rest| rest.split('/').all(|part| !part.is_empty() && part != "." && part != ".."))
 }
 
+/// Whether the value is known on the host only: by a template, or because it is a secret.
 fn is_templated(value: &Value) -> bool {
-    matches!(value, Value::Str(text) if has_markers(text))
+    matches!(value, Value::Str(text) if has_markers(text) || secret_path(text).is_some())
 }
 
 fn quoted(names: &[&str], between: &str) -> String {

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::names::Looker;
+use super::secrets;
 use super::template::{NAMESPACES, has_markers};
 use crate::bundle::Value;
 use crate::limits;
 use crate::yaml::{Doc, Error, Kind, Map, Node};
-
-/// What begins a reference to a secret.
-pub const SECRET_PREFIX: &str = "secret:";
 
 /// Converts a node. `field` names it in errors (`vars.db_password`).
 pub fn value(doc: &Doc, node: &Node, field: &str, errors: &mut Vec<Error>) -> Value {
@@ -72,11 +70,7 @@ fn convert(doc: &Doc, node: &Node, field: &str, depth: usize, errors: &mut Vec<E
         Kind::Int(n) => Value::Int(*n),
         Kind::Float(n) => Value::Float(*n),
         Kind::Str(text) => {
-            if text.trim_start().starts_with(SECRET_PREFIX) {
-                let error =
-                    doc.error(node.at, format!("`{field}` refers to a secret, but secrets are not available yet"));
-                errors.push(error.cure("take the reference out until this version of the server has secrets"));
-            }
+            errors.extend(secrets::check(doc, node, field, text));
             Value::Str(text.clone())
         }
         Kind::List(items) => {
@@ -152,8 +146,8 @@ mod tests {
                 "t.vgo:1:9: `vars.a` holds a template, and variables are not rendered; write the template where the variable is used",
             ),
             (
-                "pw: 'secret:db/x'\n",
-                "t.vgo:1:5: `vars.pw` refers to a secret, but secrets are not available yet; take the reference out until this version of the server has secrets",
+                "pw: 'secret:db x'\n",
+                "t.vgo:1:5: `vars.pw` refers to no secret; expected `secret:` and a path of letters, digits, `_`, `-`, `.` and `/`, such as secret:prod/db/password",
             ),
         ] {
             assert_eq!(check(text).1, [expected], "{text}");

@@ -20,7 +20,7 @@ pub struct HelloReply {
     #[prost(bytes = "vec", tag = "2")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HelloBody {
     #[prost(uint32, tag = "1")]
     pub protocol_version: u32,
@@ -51,12 +51,36 @@ pub struct HelloBody {
     pub recovery: ::core::option::Option<Signed>,
 }
 /// A payload and an Ed25519 signature over a context string and the payload.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Signed {
     #[prost(bytes = "bytes", tag = "1")]
     pub payload: ::prost::bytes::Bytes,
     #[prost(bytes = "vec", tag = "2")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// With an assignment only: the secrets that it names, each a SealedSecret signed on its own. They travel and are stored with
+    /// it, so that what belongs together cannot be separated.
+    #[prost(message, repeated, tag = "3")]
+    pub sealed: ::prost::alloc::vec::Vec<Signed>,
+}
+/// Signed by the policy key over "vigo-secret-v1".
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SealedSecret {
+    #[prost(bytes = "vec", tag = "1")]
+    pub uuid: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub version: u64,
+    /// First 8 bytes of SHA-256("vigo-sealing-key-v1\0" | sealing key).
+    #[prost(bytes = "vec", tag = "4")]
+    pub sealing_key_id: ::prost::alloc::vec::Vec<u8>,
+    /// X25519 public key made for this value.
+    #[prost(bytes = "vec", tag = "5")]
+    pub ephemeral_key: ::prost::alloc::vec::Vec<u8>,
+    /// AES-256-GCM, nonce zero, associated data UUID | path | version (big-endian); the key is HKDF-SHA-256 of the shared
+    /// secret with "vigo-seal-v1" | ephemeral_key | sealing key as info and no salt.
+    #[prost(bytes = "vec", tag = "6")]
+    pub ciphertext: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RecoveryStatement {
@@ -103,7 +127,7 @@ pub struct EnrollRequest {
     #[prost(string, tag = "10")]
     pub agent_version: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EnrollReply {
     #[prost(bytes = "vec", tag = "1")]
     pub uuid: ::prost::alloc::vec::Vec<u8>,
@@ -148,7 +172,7 @@ pub struct Receipt {
 }
 // ---------------------------------------------------------------- Authenticate
 
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuthenticateRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub uuid: ::prost::alloc::vec::Vec<u8>,
@@ -200,7 +224,7 @@ pub struct RevocationEcho {
     #[prost(fixed64, tag = "2")]
     pub digest: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuthenticateReply {
     #[prost(enumeration = "authenticate_reply::Result", tag = "1")]
     pub result: i32,
@@ -321,7 +345,7 @@ pub struct RunCounts {
     #[prost(uint32, tag = "5")]
     pub blocked: u32,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckInReply {
     #[prost(enumeration = "check_in_reply::Result", tag = "1")]
     pub result: i32,
@@ -845,7 +869,7 @@ pub struct BlobChunk {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchEvent {
     #[prost(enumeration = "watch_event::Kind", tag = "1")]
     pub kind: i32,

@@ -28,7 +28,8 @@ impl Logger {
     }
 
     fn format(&self, at: Wall, level: Level, text: &str) -> String {
-        let text = crate::cli::one_line(text);
+        let text = super::redaction::clean(text);
+        let text = crate::cli::one_line(&text);
         match (self.json, self.journald) {
             (true, _) => {
                 let line = serde_json::json!({"time": at.to_string(), "level": level.name(), "message": text});

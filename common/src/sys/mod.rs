@@ -11,6 +11,7 @@ pub mod logger;
 pub mod net;
 pub mod notify;
 pub mod process;
+pub mod redaction;
 pub mod signals;
 
 pub use clock::{Clock, TestClock};

@@ -182,7 +182,10 @@ impl Agent {
         let Some(offer) = stored.and_then(|adoption| adoption.offer) else { return };
         let applied = offer.applied;
         let assignment = &applied.assignment;
-        let same = self.gate.current().is_some_and(|old| old.assignment.bundle == bundle && !old.fallback);
+        let same = self
+            .gate
+            .current()
+            .is_some_and(|old| old.assignment.bundle == bundle && !old.fallback && old.has_secrets_of(&applied));
         cx.log(
             Level::Info,
             format!(

@@ -205,6 +205,7 @@ impl Agent {
         let order = RunOrder {
             run_id,
             bundle: applied.bundle.clone(),
+            secrets: applied.secrets.clone(),
             traits: self.traits.clone(),
             hostname: applied.assignment.hostname.clone(),
             dry_run: manner.dry_run,

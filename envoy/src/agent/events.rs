@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use common::bundle::{BlobRef, Bundle};
+use common::bundle::{BlobRef, Bundle, SealedSecret};
 use common::chain::Lane;
 use common::ids::{Hash32, Uuid};
 use common::log::Level;
@@ -325,6 +325,8 @@ pub struct RunOrder {
     pub run_id: Uuid,
     /// Verified policy.
     pub bundle: Arc<Bundle>,
+    /// What it refers to, sealed to this envoy.
+    pub secrets: Arc<Vec<SealedSecret>>,
     /// Fresh traits.
     pub traits: Arc<Vec<TraitTree>>,
     /// Name that the server knows this host by.

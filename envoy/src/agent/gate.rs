@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
-use common::bundle::{Assignment, Bundle, Refused, Version, bundle_hash};
-use common::crypto::sha256;
+use common::bundle::{Assignment, Bundle, Refused, SealedSecret, Version, bundle_hash};
+use common::crypto::{PublicKey, sha256};
 use common::ids::{Hash32, Uuid};
 use common::proto::wire;
 
@@ -25,6 +25,10 @@ pub struct Applied {
     pub assignment_hash: u64,
     /// The policy.
     pub bundle: Arc<Bundle>,
+    /// Values that the policy refers to, sealed to this envoy; opened by a run only.
+    pub secrets: Arc<Vec<SealedSecret>>,
+    /// The same as they came, signed.
+    sealed: Arc<Vec<wire::Signed>>,
     /// It comes from the `previous` slot, because `current` did not verify.
     pub fallback: bool,
 }
@@ -69,6 +73,10 @@ pub enum OfferRefused {
     },
     /// The assignment names a bundle that neither came nor is here.
     NoBundle(Hash32),
+    /// A sealed secret.
+    Secret(Refused),
+    /// The assignment names a secret that did not come with it.
+    NoSecret(String),
 }
 
 impl std::fmt::Display for OfferRefused {
@@ -87,6 +95,8 @@ impl std::fmt::Display for OfferRefused {
             OfferRefused::OtherBundle { named, came } => {
                 write!(f, "bundle refused: the assignment names {named:.12}, this is {came:.12}")
             }
+            OfferRefused::Secret(why) => write!(f, "sealed secret refused: {why}"),
+            OfferRefused::NoSecret(path) => write!(f, "assignment refused: its secret `{path}` did not come"),
             OfferRefused::NoBundle(named) => write!(f, "assignment refused: its bundle {named:.12} did not come"),
         }
     }
@@ -138,7 +148,7 @@ impl Gate {
         assignment: Option<wire::Signed>,
         bundle: Option<wire::Signed>,
     ) -> Result<Offer, OfferRefused> {
-        let signed = assignment.ok_or(OfferRefused::Empty)?;
+        let mut signed = assignment.ok_or(OfferRefused::Empty)?;
         let assignment = Assignment::open(&server.policy_key, &signed).map_err(OfferRefused::Assignment)?;
         if assignment.uuid != self.uuid {
             return Err(OfferRefused::OtherEnvoy(assignment.uuid));
@@ -165,8 +175,24 @@ impl Gate {
                 (Arc::new(decoded), Some(signed))
             }
         };
+        let mut secrets = open_secrets(self.uuid, &server.policy_key, &signed)?;
+        if let Some(named) = assignment.secrets.iter().find(|named| !secrets.iter().any(|one| one.reference == **named))
+        {
+            return Err(OfferRefused::NoSecret(named.path.clone()));
+        }
+        // What the server cannot or will not give now (a lost master key, a review) stays what it was.
+        for path in &decoded.secrets {
+            if secrets.iter().any(|one| one.reference.path == *path) {
+                continue;
+            }
+            let Some(held) = self.current.as_ref().and_then(|current| current.secret(path)) else { continue };
+            secrets.push(held.0.clone());
+            signed.sealed.push(held.1.clone());
+        }
+        let sealed = Arc::new(signed.sealed.clone());
         let assignment_hash = sha256(&[&signed.payload]).short();
-        let applied = Applied { assignment, assignment_hash, bundle: decoded, fallback: false };
+        let secrets = Arc::new(secrets);
+        let applied = Applied { assignment, assignment_hash, bundle: decoded, secrets, sealed, fallback: false };
         Ok(Offer { applied, assignment: signed, bundle })
     }
 
@@ -188,6 +214,17 @@ impl Gate {
 }
 
 impl Applied {
+    /// Whether the same versions of the same secrets are here.
+    pub fn has_secrets_of(&self, other: &Applied) -> bool {
+        let all = |applied: &Applied| applied.secrets.iter().map(|one| one.reference.clone()).collect::<Vec<_>>();
+        all(self) == all(other)
+    }
+
+    /// A secret that is here, opened as far as its signature and as it came.
+    fn secret(&self, path: &str) -> Option<(&SealedSecret, &wire::Signed)> {
+        self.secrets.iter().zip(self.sealed.iter()).find(|(secret, _)| secret.reference.path == path)
+    }
+
     /// When it stops being applied (server time, ms), counted from when a server last named it; `None` for never.
     pub fn expires_ms(&self, confirmed_ms: u64) -> Option<u64> {
         let max_age = self.assignment.max_age_ms;
@@ -224,9 +261,31 @@ fn open_slot(
         let decoded = by_any.reduce(|best, next| best.or(next)).unwrap_or(Err(Refused::Signature));
         let decoded = decoded.map_err(OfferRefused::Bundle)?;
         let assignment_hash = sha256(&[&assignment.payload]).short();
-        return Ok(Applied { assignment: opened, assignment_hash, bundle: Arc::new(decoded), fallback: false });
+        // A secret that does not verify is missing for the resources that need it, and for no others.
+        let opens = |signed: &wire::Signed| {
+            let by_any = pins.policy_keys().find_map(|key| SealedSecret::open(&key.policy_key, signed).ok());
+            by_any.filter(|secret| secret.uuid == uuid).map(|secret| (secret, signed.clone()))
+        };
+        let (secrets, sealed): (Vec<_>, Vec<_>) = assignment.sealed.iter().filter_map(opens).unzip();
+        return Ok(Applied {
+            assignment: opened,
+            assignment_hash,
+            bundle: Arc::new(decoded),
+            secrets: Arc::new(secrets),
+            sealed: Arc::new(sealed),
+            fallback: false,
+        });
     }
     Err(refused)
+}
+
+/// The secrets that came with an assignment: all of them are good, or the answer is not used.
+fn open_secrets(uuid: Uuid, key: &PublicKey, signed: &wire::Signed) -> Result<Vec<SealedSecret>, OfferRefused> {
+    let open = |signed| match SealedSecret::open(key, signed) {
+        Ok(secret) if secret.uuid != uuid => Err(OfferRefused::OtherEnvoy(secret.uuid)),
+        result => result.map_err(OfferRefused::Secret),
+    };
+    signed.sealed.iter().map(open).collect()
 }
 
 fn blobs(applied: &Applied) -> Vec<Hash32> {

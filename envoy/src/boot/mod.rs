@@ -13,18 +13,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::bundle::SealedSecret;
 use common::cli::{Exit, Failure, VERSION, build_ms};
 use common::ids::Uuid;
 use common::net::{TlsClock, client_config};
 use common::sys::logger::Logger;
 use common::sys::notify::Notifier;
 use common::sys::{Clock, file, process};
+use zeroize::Zeroizing;
 
 use crate::agent::{Agent, AgentInit, ControlReply, ControlRequest, Effect, Mode};
 use crate::cache::{self, Answer, Blobs, Cache, Options, Owner, Store};
 use crate::config::EnvoyConfig;
 use crate::control::SOCKET;
-use crate::identity::{Enrollment, IdentityDir};
+use crate::exec::Unseal;
+use crate::identity::{Enrollment, IdentityDir, SealingKey};
 use crate::traits::{Gatherer, Root};
 use reactor::{Inbox, Parts, Ports, Reactor, SavePins, translate};
 use runner::{Runner, Surroundings};
@@ -132,7 +135,7 @@ fn start(setup: &Setup, mode: Mode, restart: Arc<AtomicBool>) -> Result<(Reactor
     let ports = Ports::open().map_err(|error| cannot("the event loop", &error))?;
     let owner = start_owner(setup, store, &blob_dir, ports.inbox(), restart.clone())
         .map_err(|error| cannot("the store's thread", &error))?;
-    let runner = start_runner(setup, enrollment.uuid, &blob_dir, ports.inbox())
+    let runner = start_runner(setup, enrollment.uuid, keys.sealing, &blob_dir, ports.inbox())
         .map_err(|error| cannot("the runner's thread", &error))?;
     let tls_clock = Arc::new(TlsClock::default());
     tls_clock.set(now.wall);
@@ -200,7 +203,22 @@ fn start_owner(
     })
 }
 
-fn start_runner(setup: &Setup, uuid: Uuid, blob_dir: &Path, inbox: Inbox) -> std::io::Result<Runner> {
+/// Opens what is sealed to this envoy.
+struct Unsealer(SealingKey);
+
+impl Unseal for Unsealer {
+    fn unseal(&self, secret: &SealedSecret) -> Option<Zeroizing<Vec<u8>>> {
+        secret.unseal(self.0.secret()).ok()
+    }
+}
+
+fn start_runner(
+    setup: &Setup,
+    uuid: Uuid,
+    sealing: SealingKey,
+    blob_dir: &Path,
+    inbox: Inbox,
+) -> std::io::Result<Runner> {
     let config = &setup.config;
     let mut protected = vec![config.state_dir.clone(), config.identity_dir.clone()];
     protected.extend(setup.config_path.clone());
@@ -212,6 +230,7 @@ fn start_runner(setup: &Setup, uuid: Uuid, blob_dir: &Path, inbox: Inbox) -> std
     let around = Surroundings {
         uuid,
         sysroot: setup.sysroot(),
+        unseal: Arc::new(Unsealer(sealing)),
         blobs: Arc::new(BlobDir::new(blob_dir, config.blob_bytes_max)),
         undo_dir: config.state_dir.join("undo"),
         allow_self: config.allow_self,

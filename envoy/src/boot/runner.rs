@@ -15,7 +15,7 @@ use common::sys::logger::Logger;
 
 use crate::agent::{Event, RunOrder, Ticket};
 use crate::cache;
-use crate::exec::{Blob, Blobs, Confirmations, Promises, RunInput, Undo, run};
+use crate::exec::{Blob, Blobs, Confirmations, Promises, RunInput, Undo, Unseal, run};
 use crate::sys::child::StopFlag;
 use crate::traits::{Facts, Gatherer};
 
@@ -36,6 +36,8 @@ pub struct Surroundings {
     pub uuid: Uuid,
     /// Paths of resources are below this.
     pub sysroot: Option<PathBuf>,
+    /// Opens secrets.
+    pub unseal: Arc<dyn Unseal>,
     /// Files of the policy.
     pub blobs: Arc<dyn Blobs>,
     /// Where what was there before an unconfirmed change is kept.
@@ -216,6 +218,7 @@ fn serve(
                     live: around.sysroot.is_none(),
                     search_path: None,
                     blobs: around.blobs.clone(),
+                    unseal: Some(around.unseal.clone()),
                     promises: Some(promises.clone()),
                     undo: Some(undo.clone()),
                     allow_self: around.allow_self,

@@ -54,7 +54,7 @@ pub fn chain(lane: Lane, count: u64, bytes: usize) -> Vec<QueueRecord> {
 
 /// A signed object with recognisable bytes; nothing here verifies signatures.
 pub fn signed(fill: u8, bytes: usize) -> wire::Signed {
-    wire::Signed { payload: vec![fill; bytes].into(), signature: vec![fill; 64] }
+    wire::Signed { payload: vec![fill; bytes].into(), signature: vec![fill; 64], sealed: Vec::new() }
 }
 
 /// A new assignment with a new bundle.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 use common::cli::{Common, CommonOption, Exit, Failure, JSON, Program, VERBOSE};
+use common::sys::redaction;
 
 use crate::boot::{self, Overrides, Setup};
 use crate::config::{EnvoyConfig, TEST_CLOCK_VARIABLE};
@@ -61,6 +62,7 @@ pub fn work(top: Top, common: &Common) -> Result<Exit, Failure> {
         return doc::run(verb, common);
     }
     let setup = setup(common)?;
+    redaction::guard_panics();
     match top.verb {
         Verb::Daemon(_) => boot::daemon(&setup),
         Verb::Run(verb) => run::run(&verb, &setup, common),

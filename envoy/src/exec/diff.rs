@@ -11,6 +11,9 @@ const TIME_MAX: Duration = Duration::from_millis(200);
 /// Bytes of a diff: what a report keeps, and some for the note that it was cut.
 const DIFF_BYTES_MAX: usize = 2 * common::limits::OUTCOME_TEXT_BYTES_MAX;
 
+/// In place of a diff of what holds a secret: context would show it, or what stands around it.
+pub const NOT_SHOWN: &str = "not shown: it holds a secret";
+
 /// Unified diff of two contents.
 pub fn unified(path: &str, old: &[u8], new: &[u8]) -> String {
     if old.len() > SIDE_BYTES_MAX || new.len() > SIDE_BYTES_MAX {

@@ -20,9 +20,11 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 
+use super::diff::{NOT_SHOWN, unified};
 use super::fault::Fault;
 use super::input::{Blob, Blobs, Promises, RunInput};
 use super::read::Reader;
+use super::secrets::Secrets;
 use super::undo::{Kept, Undo};
 use crate::agent::TraitTree;
 use crate::sys::accounts::{Accounts, User};
@@ -59,6 +61,8 @@ pub struct Host {
     promised: HashSet<String>,
     live: bool,
     search_path: String,
+    /// Keeps secrets in.
+    pub secrets: Arc<Secrets>,
     /// What is known of packages.
     pub packages: super::packages::Known,
     traits: Arc<Vec<TraitTree>>,
@@ -119,11 +123,21 @@ impl Host {
             promised: input.order.owed.iter().cloned().collect(),
             live: input.live,
             search_path: input.search_path.clone().unwrap_or_else(|| PATH.to_string()),
+            secrets: Arc::default(),
             packages: super::packages::Known::default(),
             traits: Arc::clone(&input.order.traits),
             undo: input.undo.clone(),
             kept: None,
         })
+    }
+
+    /// Unified diff of two contents, unless one of them holds a secret.
+    pub fn diff(&self, path: &str, old: &[u8], new: &[u8]) -> String {
+        let filter = self.secrets.filter();
+        if filter.holds(old) || filter.holds(new) {
+            return format!("{path}: {NOT_SHOWN}");
+        }
+        unified(path, old, new)
     }
 
     /// What the whole run should say once.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use common::ids::{Hash32, Uuid};
 use common::sys::Clock;
 
+use super::secrets::Unseal;
 use super::undo::Undo;
 use crate::agent::RunOrder;
 use crate::sys::child::StopFlag;
@@ -46,6 +47,8 @@ pub struct RunInput {
     pub search_path: Option<String>,
     /// Files of the policy.
     pub blobs: Arc<dyn Blobs>,
+    /// Opens secrets; a file that is applied without a server has none.
+    pub unseal: Option<Arc<dyn Unseal>>,
     /// Where notifications outlive the process; nowhere for a run that is not repeated.
     pub promises: Option<Arc<dyn Promises>>,
     /// For changes that are put back without a check-in; `None` where no server could confirm them.

@@ -16,6 +16,7 @@ mod packages;
 mod processes;
 mod read;
 mod run;
+mod secrets;
 mod services;
 mod sources;
 mod system;
@@ -26,4 +27,5 @@ mod undo;
 
 pub use input::{Blob, Blobs, Promises, RunInput};
 pub use run::run;
+pub use secrets::Unseal;
 pub use undo::{Confirmations, Undo};

@@ -1,17 +1,22 @@
 //! The entry: one run, from its order to its report. Blocks until it is over; never panics on what a bundle says.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use common::bundle::Value;
+use common::bundle::{Bundle, Value};
 use common::outcome::Outcome;
 use common::policy::template::Scope;
 use common::policy::types::unknown_type;
+use common::redact::Filter;
 use common::time::Mono;
 
+use super::diff::NOT_SHOWN;
 use super::host::Host;
 use super::input::RunInput;
+use super::secrets::Secrets;
 use super::{accounts, commands, containers, files, packages, services, sources, system, undo};
-use crate::plan::{Hands, Options, Task, Verdict, Walked, walk};
+use crate::plan::{Hands, Options, Params, Task, Verdict, Walked, walk};
 use crate::report::RunReport;
 
 /// One executor: brings a resource of its type to its state.
@@ -67,10 +72,15 @@ pub fn run(input: &RunInput) -> RunReport {
     };
     let mut notes = if input.order.dry_run { Vec::new() } else { undo::recover(&mut host) };
     let order = &input.order;
+    let secrets = Arc::new(Secrets::open(&order.bundle, &order.secrets, input.unseal.as_deref()));
+    host.secrets = Arc::clone(&secrets);
+    common::sys::redaction::install(Arc::clone(secrets.filter()));
+    let resolved = secrets.resolve(&order.bundle);
+    let bundle: &Bundle = resolved.as_deref().unwrap_or(&order.bundle);
     let options = Options { dry_run: order.dry_run, diff: order.diff, owed: &order.owed };
-    let mut worker = Worker { host: &mut host, input };
+    let mut worker = Worker { host: &mut host, input, secrets: &secrets };
     let Walked { entries: mut resources, interrupted, owed } =
-        walk(&input.order.bundle, &|| scope(input), options, &mut worker);
+        walk(bundle, &|| scope(input, bundle), options, &mut worker);
     if let Some((names, why)) = undo::settle(&mut host) {
         for entry in resources.iter_mut().filter(|entry| names.contains(&entry.name)) {
             entry.outcome = Outcome::Failed;
@@ -93,6 +103,7 @@ pub fn run(input: &RunInput) -> RunReport {
     report.owed = owed;
     notes.extend(host.take_notes());
     report.notes = notes;
+    clean(&mut report, secrets.filter());
     report.duration_ms = input.clock.now().mono.since(started.mono);
     report
 }
@@ -100,6 +111,7 @@ pub fn run(input: &RunInput) -> RunReport {
 struct Worker<'r> {
     host: &'r mut Host,
     input: &'r RunInput,
+    secrets: &'r Secrets,
 }
 
 impl Hands for Worker<'_> {
@@ -119,7 +131,28 @@ impl Hands for Worker<'_> {
         }
     }
 
+    fn is_secret(&self, params: &Params<'_>) -> bool {
+        self.secrets.taint(params)
+    }
+
     fn settle(&mut self, task: &Task<'_>) -> Verdict {
+        if let Some(message) = self.secrets.missing_from(task.params) {
+            return Verdict { outcome: Outcome::Failed, message, diff: String::new() };
+        }
+        let verdict = self.execute(task);
+        // Before anything is cut: half of a secret would not be found.
+        let filter = self.secrets.filter();
+        let diff = if filter.holds(verdict.diff.as_bytes()) {
+            NOT_SHOWN.into()
+        } else {
+            filter.clean(&verdict.diff).into_owned()
+        };
+        Verdict { message: filter.clean(&verdict.message).into_owned(), diff, ..verdict }
+    }
+}
+
+impl Worker<'_> {
+    fn execute(&mut self, task: &Task<'_>) -> Verdict {
         match EXECUTORS.iter().find(|(kind, _)| *kind == task.kind) {
             Some((_, executor)) => executor(self.host, task),
             None => Verdict {
@@ -134,14 +167,33 @@ impl Hands for Worker<'_> {
 /// How often a stop is looked for between attempts, in milliseconds.
 const PAUSE_PIECE_MS: u64 = 100;
 
-fn scope(input: &RunInput) -> Scope {
+/// The last look: names, and errors of templates, which quote values.
+fn clean(report: &mut RunReport, filter: &Filter) {
+    if filter.is_empty() {
+        return;
+    }
+    let clean = |text: &mut String| {
+        if let Cow::Owned(cleaned) = filter.clean(text) {
+            *text = cleaned;
+        }
+    };
+    clean(&mut report.error);
+    report.notes.iter_mut().for_each(clean);
+    for one in &mut report.resources {
+        clean(&mut one.name);
+        clean(&mut one.message);
+        clean(&mut one.diff);
+    }
+}
+
+fn scope(input: &RunInput, bundle: &Bundle) -> Scope {
     let text = |text: &str| Value::Str(text.to_string());
     let order = &input.order;
     let envoy = BTreeMap::from([
-        ("environment".to_string(), text(&order.bundle.environment)),
+        ("environment".to_string(), text(&bundle.environment)),
         ("hostname".to_string(), text(&order.hostname)),
         ("uuid".to_string(), Value::Str(input.uuid.to_string())),
     ]);
     let traits = order.traits.iter().map(|tree| (tree.name.clone(), tree.value.clone())).collect();
-    Scope::new(&order.bundle.vars, &serde_json::Value::Object(traits), &envoy)
+    Scope::new(&bundle.vars, &serde_json::Value::Object(traits), &envoy)
 }

@@ -102,6 +102,7 @@ fn checked(content: File) -> Result<Enrollment, &'static str> {
         Ok::<_, &'static str>(wire::Signed {
             payload: payload.into(),
             signature: unhex(&it.signature).ok_or("receipt")?,
+            sealed: Vec::new(),
         })
     });
     let server = PinnedServer {

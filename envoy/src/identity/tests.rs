@@ -18,7 +18,7 @@ fn enrollment() -> Enrollment {
         ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
         ca_hash: Hash32([3; 32]),
         epoch: 9,
-        receipt: Some(wire::Signed { payload: vec![1, 2].into(), signature: vec![3; 64] }),
+        receipt: Some(wire::Signed { payload: vec![1, 2].into(), signature: vec![3; 64], sealed: Vec::new() }),
         hostname: "a.example".into(),
         servers: vec!["vigo:1530".into()],
     };

@@ -86,6 +86,10 @@ pub trait Hands {
     fn stopping(&self) -> bool;
     /// Waits before another attempt; returns early when the run is to stop.
     fn pause(&mut self, ms: u64);
+    /// Whether the parameters hold a secret: no number is made of them then.
+    fn is_secret(&self, _params: &Params<'_>) -> bool {
+        false
+    }
     /// Checks one resource and, if asked to, brings it to its state.
     fn settle(&mut self, task: &Task<'_>) -> Verdict;
 }
@@ -295,7 +299,8 @@ impl<'w> Walk<'w> {
         };
         let source = params.find("source").and_then(text_of);
         let blob = source.and_then(|path| self.blobs.get(path.as_ref()).copied());
-        let print = fingerprint(&resource.kind, &params, blob.map(|blob| &blob.sha256));
+        let shown = if self.hands.is_secret(&params) { &Params::default() } else { &params };
+        let print = fingerprint(&resource.kind, shown, blob.map(|blob| &blob.sha256));
         let mut verdict = self.attempts(ready, &name, &params, blob, item.map(|(_, item)| item));
         if resource.noop && verdict.outcome == Outcome::Changed {
             verdict.outcome = Outcome::Skipped;

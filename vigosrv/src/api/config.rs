@@ -25,9 +25,13 @@ pub(super) fn status(context: &Arc<Context>, respond: Respond) {
 }
 
 pub(super) fn validate(context: &Arc<Context>, respond: Respond) {
-    let root = context.root.clone();
+    let (root, later) = (context.root.clone(), context.clone());
     context.job(respond, move |respond| {
-        respond(match publish::validate(&root) {
+        let site = match site(&later, &root) {
+            Ok(site) => site,
+            Err(response) => return respond(response),
+        };
+        respond(match publish::validate(site) {
             Ok(compiled) => Response::json(&json!({
                 "schema": 1, "valid": true, "tree": compiled.tree_hash().to_string(), "mappings": compiled.mappings().len(),
             })),
@@ -52,7 +56,11 @@ pub(super) fn publish(context: &Arc<Context>, request: &Request, respond: Respon
     let (actor, root, later) = (request.actor(), context.root.clone(), context.clone());
     context.job(respond, move |respond| {
         let live = later.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let published = match publish::publish(&root, source, live.as_deref()) {
+        let site = match site(&later, &root) {
+            Ok(site) => site,
+            Err(response) => return respond(response),
+        };
+        let published = match publish::publish(site, source, live.as_deref()) {
             Ok(published) => published,
             Err(error) => return respond(invalid(&error)),
         };
@@ -81,6 +89,12 @@ pub(super) fn publish(context: &Arc<Context>, request: &Request, respond: Respon
             }))
         });
     });
+}
+
+/// The root, and which secrets there are.
+fn site<'r>(context: &Context, root: &'r std::path::Path) -> Result<publish::Site<'r>, Response> {
+    let known = context.secrets.names();
+    known.map(|known| publish::Site::with_secrets(root, known)).map_err(|error| super::secrets::failed(&error))
 }
 
 fn invalid(error: &publish::PublishError) -> Response {

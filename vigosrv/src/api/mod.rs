@@ -13,6 +13,7 @@ mod message;
 mod metrics;
 mod openapi;
 mod runs;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +58,8 @@ pub struct Context {
     pub interval_ms: u64,
     /// After a restore, until when nobody counts as plainly offline.
     pub restore_until: common::time::Mono,
+    /// Where secrets are.
+    pub secrets: crate::secrets::Place,
     /// What envoys dial.
     pub servers: Vec<String>,
     /// Address of the API as envoys reach it, for the bootstrap line.
@@ -130,6 +133,8 @@ impl Context {
             ("GET", ["events"]) => runs::events(self, &request, respond),
             ("GET", ["config", "status" | "version"]) => config::status(self, respond),
             ("POST", ["config", "validate"]) => config::validate(self, respond),
+            ("GET", ["secrets"]) => secrets::list(self, respond),
+            ("POST", ["secrets", "changed"]) => secrets::changed(self, &request, respond),
             ("POST", ["config", "publish"]) => config::publish(self, &request, respond),
             _ => respond(not_found(&request)),
         }

@@ -51,6 +51,7 @@ fn with(backend: Ready, root: PathBuf) -> Arc<Context> {
         backend: Arc::new(backend),
         fleet: Arc::default(),
         live: Arc::default(),
+        secrets: crate::secrets::Place::of_root(&root),
         root,
         interval_ms: 1_000,
         restore_until: Mono(0),

@@ -96,6 +96,12 @@ fn decide(
             let then = AfterAdmin::Published { compiled, assign };
             server.write(Write::Publish(Box::new(write)), Pending::Admin { ticket, then }, out);
         }
+        AdminRequest::Secrets { vault, changed, actor } => {
+            audit(server, now, &actor, "secrets", &changed.join(", "), out);
+            let assign = server.envoys_with(&changed);
+            let write = Write::Assign { assign: assign.clone(), at };
+            server.write(write, Pending::Admin { ticket, then: AfterAdmin::Secrets { vault, assign } }, out);
+        }
         AdminRequest::Stats => {
             let mut stats = server.stats;
             stats.connections = server.sessions.len() as u64;

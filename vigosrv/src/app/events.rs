@@ -12,6 +12,7 @@ use common::log::Level;
 use common::proto::Code;
 
 use crate::policy::Compiled;
+use crate::secrets::Vault;
 use crate::store::{StoreError, Write, Written};
 
 /// One connection. Never reused while the server runs, so that a stale one is recognised.
@@ -264,6 +265,15 @@ pub enum AdminRequest {
         message: String,
         /// What changed, for history.
         summary: String,
+    },
+    /// Secrets were set or removed on disk: the envoys that they concern get a new serial.
+    Secrets {
+        /// All of them, as they are now.
+        vault: Arc<Vault>,
+        /// Paths that changed.
+        changed: Vec<String>,
+        /// Who asks.
+        actor: String,
     },
     /// Numbers for `/metrics` and `status` that only the core has.
     Stats,

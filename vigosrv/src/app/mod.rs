@@ -37,6 +37,7 @@ use common::time::{Mono, Now};
 
 use crate::fleet::{Clocks, Entry, Fleet, OwnKeys};
 use crate::policy::Compiled;
+use crate::secrets::Vault;
 use crate::store::{ServerState, Snapshot, Write};
 
 pub(crate) use pending::{BEHIND_RETRY_MS, Pending, found_duplicate, put_off};
@@ -58,6 +59,10 @@ pub struct ServerInit {
     pub restored: Option<String>,
     /// Entropy.
     pub rng: Box<dyn Rng + Send>,
+    /// What it may give to its envoys.
+    pub vault: Arc<Vault>,
+    /// Secrets that changed while nobody told the envoys that they concern.
+    pub changed_secrets: Vec<String>,
     /// The clocks at start.
     pub now: Now,
 }
@@ -70,6 +75,7 @@ pub struct Server {
     pub(crate) served: Served,
     pub(crate) state: ServerState,
     pub(crate) rng: Box<dyn Rng + Send>,
+    pub(crate) vault: Arc<Vault>,
     pub(crate) sessions: OwnKeys<ConnId, Session>,
     /// The connection on which an envoy is authenticated: the newest wins.
     pub(crate) connected: OwnKeys<Uuid, ConnId>,
@@ -103,6 +109,7 @@ impl Server {
             served: Served::new(init.compiled),
             state: init.snapshot.state,
             rng: init.rng,
+            vault: init.vault,
             sessions: OwnKeys::default(),
             connected: OwnKeys::default(),
             watchers: OwnKeys::default(),
@@ -123,6 +130,11 @@ impl Server {
         statements::load(&mut server, init.now, init.snapshot.statements, out);
         server.settle_interval(init.now, out);
         server.reassign_differing(init.now, out);
+        let assign = server.envoys_with(&init.changed_secrets);
+        if !assign.is_empty() {
+            let write = Write::Assign { assign: assign.clone(), at: init.now.wall };
+            server.write(write, Pending::Assigned { assign }, out);
+        }
         server
     }
 
@@ -206,6 +218,19 @@ impl Server {
         if !assign.is_empty() {
             self.write(Write::Assign { assign: assign.clone(), at: now.wall }, Pending::Assigned { assign }, out);
         }
+    }
+
+    /// The envoys whose policy refers to one of these secrets, with the bundle that they have.
+    pub(crate) fn envoys_with(&self, secrets: &[String]) -> Vec<(Uuid, Option<common::ids::Hash32>)> {
+        let mut assign = Vec::new();
+        let concerns =
+            |bundle: &common::ids::Hash32| self.served.secrets(bundle).iter().any(|path| secrets.contains(path));
+        self.fleet.for_each(|entry| {
+            if entry.may_connect() && entry.bundle.as_ref().is_some_and(concerns) {
+                assign.push((entry.uuid, entry.bundle));
+            }
+        });
+        assign
     }
 
     /// An interval that differs from the one that assignments were made with: everybody gets a new assignment.

@@ -55,6 +55,8 @@ pub(crate) enum AfterAdmin {
     Renamed { uuid: Uuid, hostname: String, bundle: Option<Hash32> },
     /// Serves the new policy.
     Published { compiled: std::sync::Arc<crate::policy::Compiled>, assign: Vec<(Uuid, Option<Hash32>)> },
+    /// Gives the new values.
+    Secrets { vault: std::sync::Arc<crate::secrets::Vault>, assign: Vec<(Uuid, Option<Hash32>)> },
 }
 
 /// The writer is done with a ticket.
@@ -358,6 +360,14 @@ fn answered(
             server.periodic.push_all(&server.watchers, now.mono);
             answer = AdminReply::Published { serial: server.state.version.serial, envoys: assign.len() };
             server.reassign_differing(now, out);
+        }
+        AfterAdmin::Secrets { vault, assign } => {
+            server.vault = vault;
+            server.apply_assignments(&assign);
+            for (uuid, _) in &assign {
+                super::periodic::push(server, uuid, out);
+            }
+            answer = AdminReply::Published { serial: server.state.version.serial, envoys: assign.len() };
         }
     }
     out.push(Effect::AdminReply { ticket, result: Ok(answer) });

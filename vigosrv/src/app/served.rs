@@ -52,10 +52,15 @@ impl Served {
         }
         let payload = self.compiled.as_ref()?.payload(hash)?;
         let signature = key.sign(Context::Bundle, &payload).to_vec();
-        let signed = wire::Signed { payload, signature };
+        let signed = wire::Signed { payload, signature, sealed: Vec::new() };
         debug_assert_eq!(bundle::bundle_hash(&signed.payload), *hash);
         self.signed.borrow_mut().insert(*hash, signed.clone());
         Some(signed)
+    }
+
+    /// Secrets that a bundle refers to.
+    pub(crate) fn secrets(&self, bundle: &Hash32) -> &[String] {
+        self.compiled.as_ref().map_or(&[], |compiled| compiled.secrets(bundle))
     }
 
     /// Size of a file that a bundle names; `None` when it names no such file.

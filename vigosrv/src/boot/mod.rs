@@ -7,6 +7,6 @@ mod offline;
 mod quickstart;
 mod serve;
 
-pub use offline::{publish_failure, publish_offline};
+pub use offline::{publish_failure, publish_offline, settle_secrets_offline};
 pub use quickstart::{Quickstart, quickstart};
 pub use serve::serve;

@@ -27,7 +27,9 @@ pub fn publish_offline(config: &ServerConfig, source: publish::Source, message: 
     let _lock = lock_root(&config.root, "vigocli config publish")?;
     let now = Clock::system().now();
     let keys = Keys::prepare(config, &Surroundings::of_host(config, now.wall), &mut SystemRng::default())?;
-    let published = publish::publish(&config.root, source, None).map_err(|error| publish_failure(&error))?;
+    let known = config.secrets().names().map_err(|error| Failure::failed(error.to_string()))?;
+    let site = publish::Site::with_secrets(&config.root, known);
+    let published = publish::publish(site, source, None).map_err(|error| publish_failure(&error))?;
     let (tree, summary) = (published.tree, published.changes.to_string());
     let failed = |error: crate::store::StoreError| Failure::failed(error.to_string());
     let opened = SqliteStore::open(&OpenOptions::new(&config.database, keys.server_id)).map_err(failed)?;
@@ -51,6 +53,39 @@ pub fn publish_offline(config: &ServerConfig, source: publish::Source, message: 
     Ok(json!({
         "schema": 1, "changed": true, "tree": tree.to_string(), "serial": serial, "envoys": envoys, "summary": summary,
     }))
+}
+
+/// Tells nobody that secrets have changed, but gives the envoys that they concern a new serial, for when the server is back.
+pub fn settle_secrets_offline(config: &ServerConfig) -> Result<Value, Failure> {
+    let _lock = lock_root(&config.root, "vigocli secrets")?;
+    let refused = |error: crate::secrets::SecretError| Failure::failed(error.to_string());
+    let (place, failed) = (config.secrets(), |error: crate::store::StoreError| Failure::failed(error.to_string()));
+    let changed = place.pending().map_err(refused)?;
+    // Before the first start there is nobody to tell.
+    if !config.database.exists() {
+        place.settle(&changed).map_err(refused)?;
+        return Ok(json!({"schema": 1, "changed": changed, "serial": 0, "envoys": 0}));
+    }
+    let compiled = publish::load_live(&config.root).map_err(|error| publish_failure(&error))?;
+    let now = Clock::system().now();
+    let keys = Keys::prepare(config, &Surroundings::of_host(config, now.wall), &mut SystemRng::default())?;
+    let mut store = SqliteStore::open(&OpenOptions::new(&config.database, keys.server_id)).map_err(failed)?.store;
+    let snapshot = store.load().map_err(failed)?;
+    let concerned = |bundle: &common::ids::Hash32| {
+        let paths = compiled.as_ref().map_or(&[][..], |compiled| compiled.secrets(bundle));
+        paths.iter().any(|path| changed.contains(path))
+    };
+    let standing = snapshot.envoys.iter().filter(|row| row.state != common::proto::Enrolled::Revoked);
+    let assign: Vec<_> =
+        standing.filter(|row| row.bundle.as_ref().is_some_and(concerned)).map(|row| (row.uuid, row.bundle)).collect();
+    let envoys = assign.len();
+    if envoys > 0 {
+        store.apply(&[Write::Assign { assign, at: now.wall }]).map_err(failed)?;
+    }
+    let serial = store.load().map_err(failed)?.state.version.serial;
+    store.close().map_err(failed)?;
+    place.settle(&changed).map_err(refused)?;
+    Ok(json!({"schema": 1, "changed": changed, "serial": serial, "envoys": envoys}))
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use crate::net::{
     AdminSocket, ApiLoop, ApiMail, ApiOptions, Fatal, Listener, Mail, Mailbox, NetOptions, PeerRule, Reactor,
 };
 use crate::publish;
+use crate::secrets::Vault;
 use crate::store::{OpenOptions, RetainRule, SqliteStore, Store, Writer, check_whole};
 
 /// Descriptors wanted for a large fleet; the hard limit decides.
@@ -92,6 +93,8 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
         }
     };
 
+    let (vault, changed_secrets) = open_secrets(config, &mut notes, &say);
+
     let grpc = listen(&config.grpc_listen)?;
     let api = listen(&config.api_listen)?;
     let (grpc_address, api_address) = (bound(&grpc)?, bound(&api)?);
@@ -113,6 +116,8 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
             compiled: compiled.clone(),
             restored,
             rng: Box::new(SystemRng::default()),
+            vault: Arc::new(vault),
+            changed_secrets: changed_secrets.clone(),
             now,
         },
         &mut effects,
@@ -172,6 +177,7 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
         fleet,
         live,
         root: config.root.clone(),
+        secrets: config.secrets(),
         interval_ms: config.interval_ms,
         restore_until,
         servers,
@@ -211,6 +217,8 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
     let _ = house.agents.send(Mail::Event(Event::Drain));
     let ended = agents_thread.join().and(api_thread.join());
     writer.stop().map_err(|error| Failure::failed(error.to_string()))?;
+    // Everything that the core wrote at its start is durable now.
+    let _ = config.secrets().settle(&changed_secrets);
     ended?;
     Ok(code)
 }
@@ -222,6 +230,25 @@ fn cannot(what: &str, error: &dyn std::fmt::Display) -> Failure {
 fn fatal(error: Fatal) -> Failure {
     let exit = if matches!(error, Fatal::Listen { .. }) { Exit::BadConfig } else { Exit::Failed };
     Failure::new(exit, error.to_string())
+}
+
+/// The secrets, as far as they open. A server without them serves everything else.
+fn open_secrets(config: &ServerConfig, notes: &mut Vec<String>, say: &dyn Fn(Level, &str)) -> (Vault, Vec<String>) {
+    let place = config.secrets();
+    let opened = place.start().and_then(|opened| Ok((opened, place.pending()?)));
+    let (opened, changed) = opened.unwrap_or_else(|error| {
+        let note = format!("no secret can be given: {error}; envoys keep the values that they have");
+        say(Level::Error, &note);
+        notes.push(note);
+        Default::default()
+    });
+    if !opened.bad.is_empty() {
+        let names: Vec<&str> = opened.bad.iter().map(|(path, _)| path.as_str()).collect();
+        let note = format!("secrets that do not open were set aside in .lost/, set them again: {}", names.join(", "));
+        say(Level::Error, &note);
+        notes.push(note);
+    }
+    (opened.vault, changed)
 }
 
 /// Binds a listener. An empty host is every address, IPv6 where there is any.

@@ -52,6 +52,18 @@ pub(super) fn run(_: Doctor, common: &Common) -> Result<Exit, Failure> {
             add("keys", Grade::Good, format!("{name} is there and private"));
         }
     }
+    if let Ok(config) = super::config(common) {
+        match config.secrets().open() {
+            Ok(opened) if opened.bad.is_empty() => add("secrets", Grade::Good, format!("{} open", opened.vault.len())),
+            Ok(opened) => {
+                let names: Vec<&str> = opened.bad.iter().map(|(path, _)| path.as_str()).collect();
+                let text =
+                    format!("these do not open, set them again with `vigocli secrets set`: {}", names.join(", "));
+                add("secrets", Grade::Error, text);
+            }
+            Err(error) => add("secrets", Grade::Error, error.to_string()),
+        }
+    }
     match (publish::live_tree(&root), publish::validate(&root)) {
         (Err(error), _) => add("policy", Grade::Error, error.to_string()),
         (Ok(None), _) => {

@@ -7,6 +7,7 @@ mod doctor;
 mod envoys;
 mod http;
 mod runs;
+mod secrets;
 mod status;
 
 pub(crate) use http::{get, post};
@@ -45,6 +46,7 @@ enum Verb {
     Events(runs::Events),
     Traits(envoys::Traits),
     Config(config::Config),
+    Secrets(secrets::Secrets),
     Agents(agents::Agents),
     Status(status::Status),
     Doctor(doctor::Doctor),
@@ -59,6 +61,7 @@ pub fn run(top: Top, common: &Common) -> Result<Exit, Failure> {
         Verb::Events(verb) => runs::events(verb, common),
         Verb::Traits(verb) => envoys::traits(verb, common),
         Verb::Config(verb) => config::run(verb, common),
+        Verb::Secrets(verb) => secrets::run(verb, common),
         Verb::Agents(verb) => agents::run(verb, common),
         Verb::Status(verb) => status::run(verb, common),
         Verb::Doctor(verb) => doctor::run(verb, common),

@@ -19,6 +19,7 @@ use common::{ids, limits};
 
 use crate::app;
 use crate::app::{Hold, TrustedEntry};
+use crate::secrets::Place;
 pub use running::{RUN_FILE_SCHEMA, Running, lock_root};
 
 /// Settings of a server, complete and checked.
@@ -150,6 +151,11 @@ impl From<ConfigError> for Failure {
 }
 
 impl ServerConfig {
+    /// Where secrets are.
+    pub fn secrets(&self) -> Place {
+        Place { dir: self.secrets_dir.clone(), key: self.master_key.clone() }
+    }
+
     /// Reads the configuration of a root. `file` is `server.yaml` there, unless it was named: then it must exist.
     pub fn load(root: &Path, file: Option<&Path>) -> Result<ServerConfig, ConfigError> {
         let path = file.map_or_else(|| root.join("server.yaml"), Path::to_path_buf);

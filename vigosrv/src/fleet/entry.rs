@@ -29,6 +29,8 @@ pub struct Entry {
     pub hostname: Box<str>,
     /// Ed25519 identity.
     pub public_key: PublicKey,
+    /// X25519 key that its secrets are sealed to.
+    pub sealing_key: [u8; 32],
     /// Standing.
     pub state: Enrolled,
     /// Status of its newest run.
@@ -80,6 +82,7 @@ impl Entry {
             uuid: row.uuid,
             hostname: row.hostname.as_str().into(),
             public_key: row.public_key,
+            sealing_key: row.sealing_key,
             state: row.state,
             status: row.status,
             counts: row.counts,

@@ -198,6 +198,12 @@ fn make_trust(
     Ok(())
 }
 
+/// Makes the directories and the master key where they are missing: secrets may be set before the first start.
+pub fn prepare_master(config: &ServerConfig, rng: &mut dyn Rng) -> Result<(), KeyError> {
+    let owner = make_directories(config)?;
+    make_master_key(config, rng, owner, &mut Vec::new())
+}
+
 fn make_master_key(
     config: &ServerConfig,
     rng: &mut dyn Rng,

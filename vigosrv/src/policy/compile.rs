@@ -9,6 +9,7 @@ use common::policy::compile::{Discord, error_in_text, join, missing_vars, uses_v
 use common::policy::dag::Plan;
 use common::policy::model::{Crate, Site};
 use common::policy::parse::cycle_error;
+use common::policy::secrets;
 use common::yaml::Error;
 
 use super::MappingId;
@@ -33,6 +34,8 @@ pub fn compile(tree: &Tree) -> Result<Compiled, Vec<Error>> {
     let mut compiler = Compiler { tree, loaded: &loaded, joined, missing, pieces, sound };
     let compiled = compiler.mappings(&mut errors);
     compiler.report_missing(&mut errors);
+    let is_there = |path: &str| tree.knows_secret(path);
+    errors.extend(loaded.docs.values().flat_map(|doc| secrets::missing(doc, &is_there)));
     if errors.is_empty() {
         return Ok(compiled);
     }

@@ -49,7 +49,7 @@ pub(super) struct Encoded {
 #[derive(Debug)]
 pub(super) enum Content {
     /// At hand.
-    Whole(Bytes, Vec<BlobRef>),
+    Whole(Bytes, Vec<BlobRef>, Vec<String>),
     /// To be made.
     Recipe(Recipe),
 }
@@ -57,14 +57,21 @@ pub(super) enum Content {
 impl Content {
     fn payload(&self) -> Bytes {
         match self {
-            Content::Whole(payload, _) => payload.clone(),
+            Content::Whole(payload, ..) => payload.clone(),
             Content::Recipe(recipe) => recipe.payload(),
+        }
+    }
+
+    fn secrets(&self) -> &[String] {
+        match self {
+            Content::Whole(_, _, secrets) => secrets,
+            Content::Recipe(recipe) => recipe.secrets(),
         }
     }
 
     fn blobs(&self) -> &[BlobRef] {
         match self {
-            Content::Whole(_, blobs) => blobs,
+            Content::Whole(_, blobs, _) => blobs,
             Content::Recipe(recipe) => recipe.blobs(),
         }
     }
@@ -83,7 +90,12 @@ impl Compiled {
             }
             compiled.blobs.extend(bundle.blobs.iter().map(|blob| (blob.sha256, blob.path.clone())));
             let payload = Bytes::from(bundle.encode());
-            compiled.add(bundle.mapping, patterns, bundle_hash(&payload), Content::Whole(payload, bundle.blobs));
+            compiled.add(
+                bundle.mapping,
+                patterns,
+                bundle_hash(&payload),
+                Content::Whole(payload, bundle.blobs, bundle.secrets),
+            );
         }
         compiled.hosts = HostIndex::new(globs);
         Ok(compiled)
@@ -137,6 +149,11 @@ impl Compiled {
     pub fn bundle_for(&self, hostname: &str) -> Option<Hash32> {
         let mapping = &self.mappings[self.mapping_for(hostname)?.0 as usize];
         Some(self.bundles[mapping.bundle as usize].hash)
+    }
+
+    /// Secrets that a bundle refers to, sorted.
+    pub fn secrets(&self, bundle: &Hash32) -> &[String] {
+        self.encoded(bundle).map_or(&[], |encoded| encoded.content.secrets())
     }
 
     /// Whether some mapping has that bundle.

@@ -4,6 +4,7 @@
 //! bytes are those of [`common::bundle::Bundle::encode`]; a test holds the two together. Fields are written in the order of
 //! their numbers, as prost does.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use common::bundle::{BlobRef, Resource, Value};
 use common::policy::compile::{own_vars, resource};
 use common::policy::dag::{Links, Plan};
 use common::policy::model::Crate;
+use common::policy::secrets::collect;
 use common::proto::{Message, wire};
 use prost::encoding::{WireType, encode_key, encode_varint, uint32};
 
@@ -33,6 +35,10 @@ struct Piece {
     /// Each variable of the configcrate that it uses, as one encoded entry, in order of name.
     vars: Vec<(String, Vec<u8>)>,
     blob: Option<BlobRef>,
+    /// Secrets that parameters and items refer to.
+    secrets: BTreeSet<String>,
+    /// Secrets that a variable of the configcrate refers to, by its name.
+    var_secrets: Vec<(String, BTreeSet<String>)>,
 }
 
 /// How to make the payload of a bundle. Small: what is large is shared.
@@ -46,6 +52,8 @@ pub(super) struct Recipe {
     /// Names of the mapping's variables, sorted: before them the configcrates' own give way.
     hidden: Arc<[String]>,
     blobs: Vec<BlobRef>,
+    /// Paths of secrets, sorted.
+    secrets: Vec<String>,
     environment: String,
 }
 
@@ -75,11 +83,21 @@ impl Pieces {
                 ..whole
             };
             let blob = statement.blob.clone();
+            let of = |values: &mut dyn Iterator<Item = &Value>| {
+                let mut found = BTreeSet::new();
+                values.for_each(|value| collect(value, &mut found));
+                found
+            };
+            let secrets = of(&mut before.params.values().chain(before.foreach.iter()));
+            let own = own_vars(member, statement).map(|(name, value)| (name.clone(), of(&mut std::iter::once(value))));
+            let var_secrets = own.filter(|(_, found)| !found.is_empty()).collect();
             Piece {
                 before_links: before.to_wire().encode_to_vec(),
                 after_links: after.to_wire().encode_to_vec(),
                 vars,
                 blob,
+                secrets,
+                var_secrets,
             }
         };
         Pieces(member.resources.iter().map(piece).collect())
@@ -104,8 +122,22 @@ impl Recipe {
             crates.iter().flat_map(|pieces| pieces.0.iter()).filter_map(|piece| piece.blob.clone()).collect();
         blobs.sort_by(|a, b| a.path.cmp(&b.path));
         blobs.dedup();
-        let hidden = vars.iter().map(|(name, _)| name.to_string()).collect();
-        Recipe { head: head.encode_to_vec(), crates, plan, hidden, blobs, environment: environment.to_string() }
+        let hidden: Arc<[String]> = vars.iter().map(|(name, _)| name.to_string()).collect();
+        let mut secrets = BTreeSet::new();
+        vars.iter().for_each(|(_, value)| collect(value, &mut secrets));
+        for piece in crates.iter().flat_map(|pieces| pieces.0.iter()) {
+            secrets.extend(piece.secrets.iter().cloned());
+            let shown = piece.var_secrets.iter().filter(|(name, _)| hidden.binary_search(name).is_err());
+            secrets.extend(shown.flat_map(|(_, found)| found.iter().cloned()));
+        }
+        let secrets = secrets.into_iter().collect();
+        let environment = environment.to_string();
+        Recipe { head: head.encode_to_vec(), crates, plan, hidden, blobs, secrets, environment }
+    }
+
+    /// Secrets that the bundle refers to, sorted.
+    pub(super) fn secrets(&self) -> &[String] {
+        &self.secrets
     }
 
     /// Files that the bundle names.
@@ -143,6 +175,7 @@ impl Recipe {
         }
         let tail = wire::Bundle {
             blobs: self.blobs.iter().map(BlobRef::to_wire).collect(),
+            secrets: self.secrets.clone(),
             environment: self.environment.clone(),
             ..wire::Bundle::default()
         };

@@ -1,6 +1,6 @@
 //! The files of a policy, as the shell read them: the input of everything here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::crypto::sha256;
 use common::ids::Hash32;
@@ -12,6 +12,8 @@ pub struct Tree {
     files: BTreeMap<String, File>,
     /// What could not be read; such a tree does not compile.
     pub(super) problems: Vec<Error>,
+    /// Secrets that there are, where references to others are errors. Not part of the hash.
+    secrets: Option<BTreeSet<String>>,
 }
 
 /// One file.
@@ -41,6 +43,17 @@ impl Tree {
     /// Notes that something in the tree could not be read.
     pub fn refuse(&mut self, error: Error) {
         self.problems.push(error);
+    }
+
+    /// Only these secrets may be referred to.
+    pub fn with_secrets(mut self, secrets: BTreeSet<String>) -> Tree {
+        self.secrets = Some(secrets);
+        self
+    }
+
+    /// Whether a secret may be referred to.
+    pub fn knows_secret(&self, path: &str) -> bool {
+        self.secrets.as_ref().is_none_or(|known| known.contains(path))
     }
 
     /// The files in path order.

@@ -7,6 +7,7 @@
 
 mod read;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,19 +104,54 @@ pub fn read_stacks(root: &Path) -> Result<Tree, PublishError> {
     Ok(read_tree(&stacks(root)?, None)?)
 }
 
+/// Where the policy is, and which secrets it may refer to.
+#[derive(Clone, Debug)]
+pub struct Site<'p> {
+    root: &'p Path,
+    secrets: Option<BTreeSet<String>>,
+}
+
+impl<'p> Site<'p> {
+    /// References to other secrets than these are refused.
+    pub fn with_secrets(root: &'p Path, secrets: BTreeSet<String>) -> Site<'p> {
+        Site { root, secrets: Some(secrets) }
+    }
+
+    fn limit(&self, tree: Tree) -> Tree {
+        match &self.secrets {
+            Some(known) => tree.with_secrets(known.clone()),
+            None => tree,
+        }
+    }
+}
+
+/// References to secrets are not looked up.
+impl<'p, P: AsRef<Path> + ?Sized> From<&'p P> for Site<'p> {
+    fn from(root: &'p P) -> Site<'p> {
+        Site { root: root.as_ref(), secrets: None }
+    }
+}
+
 /// Whether the tree of a publish is still kept.
 pub fn is_kept(root: &Path, tree: &Hash32) -> bool {
     directory(root, tree).is_dir()
 }
 
 /// Compiles `stacks/` and changes nothing.
-pub fn validate(root: &Path) -> Result<Compiled, PublishError> {
-    let stacks = stacks(root)?;
-    compile(&read_tree(&stacks, None)?).map_err(PublishError::Invalid)
+pub fn validate<'p>(site: impl Into<Site<'p>>) -> Result<Compiled, PublishError> {
+    let site = site.into();
+    let stacks = stacks(site.root)?;
+    compile(&site.limit(read_tree(&stacks, None)?)).map_err(PublishError::Invalid)
 }
 
 /// Publishes a tree. `previous` is what is live, where the caller has it compiled.
-pub fn publish(root: &Path, source: Source, previous: Option<&Compiled>) -> Result<Published, PublishError> {
+pub fn publish<'p>(
+    site: impl Into<Site<'p>>,
+    source: Source,
+    previous: Option<&Compiled>,
+) -> Result<Published, PublishError> {
+    let site = site.into();
+    let root = site.root;
     let owner = Some(Owner::of(root)?);
     let publishes = root.join(PUBLISHES);
     make_dir(&publishes, 0o700, owner)?;
@@ -126,11 +162,11 @@ pub fn publish(root: &Path, source: Source, previous: Option<&Compiled>) -> Resu
     hand_over(&publishes.join(LOCK), owner)?;
     let stacks = match source {
         Source::Stacks => stacks(root)?,
-        Source::Kept(tree) => return again(root, &tree, previous, owner),
+        Source::Kept(tree) => return again(&site, &tree, previous, owner),
     };
     let staging = publishes.join(STAGING);
     remove_tree(&staging)?;
-    let outcome = stage(root, &stacks, &staging, previous, owner);
+    let outcome = stage(&site, &stacks, &staging, previous, owner);
     // What is left of a refused publish is of no use; the next one would remove it too.
     let removed = remove_tree(&staging);
     let published = outcome?;
@@ -146,16 +182,31 @@ pub fn load_live(root: &Path) -> Result<Option<Compiled>, PublishError> {
 
 /// Compiles a tree that was published before.
 pub fn load_published(root: &Path, tree: &Hash32) -> Result<Compiled, PublishError> {
+    load_limited(&root.into(), tree)
+}
+
+fn load_limited(site: &Site<'_>, tree: &Hash32) -> Result<Compiled, PublishError> {
+    let root = site.root;
     let path = directory(root, tree);
     let damaged = |reason: String| PublishError::Damaged { path: path.clone(), reason };
     let read = read_tree(&path, None)?;
     if read.hash() != *tree {
         return Err(damaged("its content does not have its hash".to_string()));
     }
-    compile(&read).map_err(|errors| {
+    let knows_all = site.secrets.is_none();
+    compile(&site.limit(read)).map_err(|errors| {
+        // What it refers to was removed meanwhile: that can be cured.
+        if !knows_all && compile_whole(root, tree) {
+            return PublishError::Invalid(errors);
+        }
         let first = errors.first().map(Error::summary).unwrap_or_default();
         damaged(format!("this version refuses it: {first}"))
     })
+}
+
+/// Whether a published tree compiles where every secret counts as there.
+fn compile_whole(root: &Path, tree: &Hash32) -> bool {
+    read_tree(&directory(root, tree), None).is_ok_and(|read| compile(&read).is_ok())
 }
 
 /// The file that a bundle of a published tree names; see [`Compiled::blob_path`].
@@ -187,14 +238,15 @@ fn directory(root: &Path, tree: &Hash32) -> PathBuf {
 
 /// Copies, compiles, and makes the copy live.
 fn stage(
-    root: &Path,
+    site: &Site<'_>,
     stacks: &Path,
     staging: &Path,
     previous: Option<&Compiled>,
     owner: Option<Owner>,
 ) -> Result<Published, PublishError> {
+    let root = site.root;
     make_dir(staging, 0o700, owner)?;
-    let tree = read_tree(stacks, Some(Copy { to: staging, owner }))?;
+    let tree = site.limit(read_tree(stacks, Some(Copy { to: staging, owner }))?);
     let compiled = Arc::new(compile(&tree).map_err(PublishError::Invalid)?);
     let hash = compiled.tree_hash();
     // A damaged live tree is replaced, not compared with.
@@ -216,15 +268,16 @@ fn stage(
 
 /// Makes a tree live that was published before.
 fn again(
-    root: &Path,
+    site: &Site<'_>,
     tree: &Hash32,
     previous: Option<&Compiled>,
     owner: Option<Owner>,
 ) -> Result<Published, PublishError> {
+    let root = site.root;
     if !is_kept(root, tree) {
         return Err(PublishError::NotKept(*tree));
     }
-    let compiled = Arc::new(load_published(root, tree)?);
+    let compiled = Arc::new(load_limited(site, tree)?);
     let live = live_tree(root).unwrap_or(None);
     if live == Some(*tree) {
         return Ok(Published { tree: *tree, unchanged: true, changes: Changes::default(), compiled });

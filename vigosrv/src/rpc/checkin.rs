@@ -2,8 +2,10 @@
 //! unless something is new for this envoy.
 
 use bytes::Bytes;
-use common::bundle::{Assignment, Version};
+use common::bundle::{Assignment, SealedSecret, Version};
 use common::ids::{Hash32, Uuid};
+use common::limits;
+use common::log::Level;
 use common::outcome::Status;
 use common::proto::{Code, Enrolled, counts_from_wire, wire};
 use common::time::Now;
@@ -73,7 +75,7 @@ pub(super) fn on_check_in(server: &mut Server, now: Now, call: CallId, body: &By
             };
             server.stats.checkins_sent += 1;
             answer.result = Answer::Send as i32;
-            answer.assignment = Some(assign(server, now, uuid, bundle, version));
+            answer.assignment = Some(assign(server, now, uuid, bundle, version, out));
             answer.bundle = with_bundle.then_some(signed);
         }
     }
@@ -106,20 +108,61 @@ fn sight(entry: &mut Entry, request: &wire::CheckInRequest, now: Now) {
     }
 }
 
-fn assign(server: &Server, now: Now, uuid: Uuid, bundle: Hash32, version: Version) -> wire::Signed {
+fn assign(
+    server: &mut Server,
+    now: Now,
+    uuid: Uuid,
+    bundle: Hash32,
+    version: Version,
+    out: &mut Vec<Effect>,
+) -> wire::Signed {
+    let secrets = seal(server, uuid, &bundle, out);
     let hostname = server.fleet.with(&uuid, |entry| entry.hostname.to_string()).unwrap_or_default();
     let assignment = Assignment {
         server: server.identity.server_id,
         version,
         uuid,
         bundle,
-        secrets: Vec::new(),
+        secrets: secrets.iter().map(|secret| secret.reference.clone()).collect(),
         interval_ms: server.settings.interval_ms,
         issued_at_ms: now.wall.ms(),
         max_age_ms: server.settings.bundle_max_age_ms,
         hostname,
     };
-    assignment.sign(&server.identity.policy)
+    let mut signed = assignment.sign(&server.identity.policy);
+    signed.sealed = secrets.iter().map(|secret| secret.sign(&server.identity.policy)).collect();
+    signed
+}
+
+/// The secrets of a bundle, sealed to an envoy that may have them. What there is none of is left out: an envoy goes on with
+/// what it has.
+fn seal(server: &mut Server, uuid: Uuid, bundle: &Hash32, out: &mut Vec<Effect>) -> Vec<SealedSecret> {
+    let paths = server.served.secrets(bundle);
+    if paths.is_empty() {
+        return Vec::new();
+    }
+    let standing = server.fleet.with(&uuid, |entry| (entry.state, entry.in_review_window, entry.sealing_key));
+    let Some((Enrolled::Active, false, key)) = standing else { return Vec::new() };
+    let (mut sealed, mut bytes) = (Vec::new(), 0);
+    for path in paths {
+        let Some(secret) = server.vault.get(path) else { continue };
+        bytes += secret.value.len();
+        if bytes > limits::SEALED_BYTES_MAX {
+            let text =
+                format!("{uuid}: its secrets have more than {} bytes, `{path}` is left out", limits::SEALED_BYTES_MAX);
+            out.push(Effect::Log { level: Level::Error, line: text });
+            break;
+        }
+        match SealedSecret::seal(&mut *server.rng, uuid, &key, (path, secret.version), &secret.value) {
+            Ok(one) => sealed.push(one),
+            Err(error) => {
+                let text = format!("{uuid}: nothing can be sealed to its key: {error}; enroll it anew");
+                out.push(Effect::Log { level: Level::Error, line: text });
+                break;
+            }
+        }
+    }
+    sealed
 }
 
 /// The first check-in of an envoy that was enrolled to replace another retires the other's key.

@@ -9,7 +9,6 @@ use nix::sys::stat::FileStat;
 
 use super::file::{Access, dress};
 use crate::exec::contract::{Action, Drift, Statement, spare_path};
-use crate::exec::diff::unified;
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::undo::Back;
@@ -55,7 +54,7 @@ impl<E: Edit> Statement for Edited<'_, E> {
         match self.edited(old)? {
             Some(new) => {
                 let action = if loaded.is_some() { Action::Change } else { Action::Create };
-                let diff = if diff { unified(&self.path, old, &new) } else { String::new() };
+                let diff = if diff { host.diff(&self.path, old, &new) } else { String::new() };
                 Ok(Some(Drift { diff, ..Drift::new(action, differences.join(", ")) }))
             }
             None => Ok(Drift::change(differences)),

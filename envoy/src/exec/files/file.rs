@@ -19,7 +19,6 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fchmod};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, unlinkat};
 
 use crate::exec::contract::{Action, Drift, Statement, settle, spare_path};
-use crate::exec::diff::unified;
 use crate::exec::fault::Fault;
 use crate::exec::host::{Host, Order, damaged, kind_of, mode_of, not_a};
 use crate::exec::read::Reader;
@@ -185,7 +184,7 @@ impl<'t> Wanted<'t> {
         }
         Ok(match &self.content {
             Content::Any => String::new(),
-            Content::Text(text) => unified(&self.path, &old, text.as_bytes()),
+            Content::Text(text) => host.diff(&self.path, &old, text.as_bytes()),
             Content::Blob(blob) if blob.size > DIFF_READ_MAX => {
                 format!("{}: {} bytes of {}", self.path, blob.size, blob.path)
             }
@@ -195,7 +194,7 @@ impl<'t> Wanted<'t> {
                 if let Ok(reader) = host.open_blob(blob) {
                     reader.take(DIFF_READ_MAX).read_to_end(&mut new).map_err(Fault::io("read", &blob.path))?;
                 }
-                unified(&self.path, &old, &new)
+                host.diff(&self.path, &old, &new)
             }
         })
     }
@@ -351,7 +350,11 @@ fn render(host: &Host, task: &Task<'_>, blob: &BlobRef) -> Result<String, Fault>
     let bytes = host.read_blob(blob)?;
     let source = String::from_utf8(bytes).map_err(|_| Fault::Failed(format!("{} is not text", blob.path)))?;
     let rendered = common::policy::template::Engine::new().render_once(&source, &(task.scope)());
-    rendered.map_err(|error| Fault::Failed(format!("{}: {error}", blob.path)))
+    let text = rendered.map_err(|error| Fault::Failed(format!("{}: {error}", blob.path)))?;
+    match host.secrets.missing_in(&text) {
+        Some(missing) => Err(Fault::Failed(format!("{}: {missing}", blob.path))),
+        None => Ok(text),
+    }
 }
 
 /// Whether the rest of the file is these bytes. Its size is known to be right: no read for the end of the file.

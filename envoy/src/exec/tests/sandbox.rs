@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use common::bundle::{BlobRef, Bundle, Resource, Value};
+use common::bundle::{BlobRef, Bundle, Resource, SealedSecret, Value};
 use common::crypto::sha256;
 use common::ids::{Hash32, Uuid};
 use common::outcome::Outcome;
 use common::sys::Clock;
 
 use crate::agent::{RunOrder, TraitTree};
-use crate::exec::{Blob, Blobs, Promises, RunInput, Undo, run};
+use crate::exec::{Blob, Blobs, Promises, RunInput, Undo, Unseal, run};
 use crate::report::{ResourceReport, RunReport};
 use crate::sys::child::StopFlag;
 
@@ -44,6 +44,8 @@ pub struct Sandbox {
     pub stop: Arc<StopFlag>,
     pub promises: Option<Arc<dyn Promises>>,
     pub undo: Option<Undo>,
+    pub unseal: Option<Arc<dyn Unseal>>,
+    pub secrets: Vec<SealedSecret>,
     pub live: bool,
     pub search_path: Option<String>,
 }
@@ -61,6 +63,8 @@ impl Sandbox {
             stop: Arc::default(),
             promises: None,
             undo: None,
+            unseal: None,
+            secrets: Vec::new(),
             live: false,
             search_path: None,
         }
@@ -110,12 +114,14 @@ impl Sandbox {
 
     pub fn input(&self, resources: Vec<Resource>, dry_run: bool) -> RunInput {
         let vars = BTreeMap::from([("port".to_string(), Value::Int(80))]);
-        let bundle = Bundle { resources, vars, blobs: self.blobs.clone(), ..Bundle::default() };
+        let mut bundle = Bundle { resources, vars, blobs: self.blobs.clone(), ..Bundle::default() };
+        bundle.secrets = common::policy::secrets::of_bundle(&bundle);
         let traits = vec![TraitTree { name: "os".into(), value: serde_json::json!({"arch": "x"}), volatile: false }];
         RunInput {
             order: RunOrder {
                 run_id: Uuid::from_bytes([7; 16]),
                 bundle: Arc::new(bundle),
+                secrets: Arc::new(self.secrets.clone()),
                 traits: Arc::new(traits),
                 hostname: "web-1".to_string(),
                 dry_run,
@@ -129,6 +135,7 @@ impl Sandbox {
             blobs: Arc::clone(&self.store) as Arc<dyn Blobs>,
             promises: self.promises.clone(),
             undo: self.undo.clone(),
+            unseal: self.unseal.clone(),
             allow_self: self.allow_self,
             protected: self.protected.clone(),
             stop: Arc::clone(&self.stop),

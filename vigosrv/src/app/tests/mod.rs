@@ -83,6 +83,8 @@ fn start(store: &mut MemoryStore, compiled: &Arc<Compiled>, now: Now, log: &mut 
         compiled: Some(compiled.clone()),
         restored: None,
         rng: Box::new(SplitMix64(1)),
+        vault: Arc::default(),
+        changed_secrets: Vec::new(),
         now,
     };
     let mut out = Vec::new();

@@ -42,7 +42,7 @@ struct Group {
 pub(super) fn run(common: &Common) -> Result<Exit, Failure> {
     let root = root(common);
     let failed = |error| show_lines(boot::publish_failure(&error));
-    let new = publish::validate(&root).map_err(failed)?;
+    let new = publish::validate(publish::Site::with_secrets(&root, super::known_secrets(common)?)).map_err(failed)?;
     let old = publish::load_live(&root).map_err(failed)?;
     let groups = match reader(common) {
         Ok(mut reader) => groups(&mut reader, old.as_ref(), &new)?,

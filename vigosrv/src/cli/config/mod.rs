@@ -126,8 +126,9 @@ fn show_lines(failure: Failure) -> Failure {
 }
 
 fn validate(common: &Common) -> Result<Exit, Failure> {
-    let root = root(common);
-    let compiled = publish::validate(&root).map_err(|error| show_lines(boot::publish_failure(&error)))?;
+    let (root, known) = (root(common), known_secrets(common)?);
+    let compiled = publish::validate(publish::Site::with_secrets(&root, known))
+        .map_err(|error| show_lines(boot::publish_failure(&error)))?;
     let (tree, n) = (compiled.tree_hash(), compiled.mappings().len());
     let text = if common.json() {
         format!("{}\n", json!({"schema": 1, "valid": true, "tree": tree.to_string(), "mappings": n}))
@@ -135,6 +136,11 @@ fn validate(common: &Common) -> Result<Exit, Failure> {
         format!("valid: {n} mappings\n")
     };
     print(&text).map(|()| Exit::Done)
+}
+
+/// The secrets that policy may refer to.
+pub(in crate::cli) fn known_secrets(common: &Common) -> Result<std::collections::BTreeSet<String>, Failure> {
+    config(common)?.secrets().names().map_err(|error| Failure::failed(error.to_string()))
 }
 
 fn status(common: &Common) -> Result<Exit, Failure> {

@@ -167,7 +167,7 @@ fn statements_wait_for_their_envoys_and_end_with_a_revocation() {
         let (a, b) = (enrolled(store, 1), enrolled(store, 2));
         let row = |uuid, text: &'static [u8]| StatementRow {
             uuid,
-            signed: wire::Signed { payload: text.into(), signature: vec![3; 64] },
+            signed: wire::Signed { payload: text.into(), signature: vec![3; 64], sealed: Vec::new() },
         };
         one(store, Write::PutStatements(vec![row(a, b"old"), row(b, b"b"), row(uuid(99), b"nobody")]));
         one(store, Write::PutStatements(vec![row(a, b"new")]));

@@ -103,7 +103,7 @@ pub const ENVOY_COLUMNS: &str = "e.uuid, e.hostname, e.public_key, e.sealing_key
 /// A whole envoy out of [`ENVOY_COLUMNS`].
 pub fn statement_row(row: &Row<'_>) -> rusqlite::Result<StatementRow> {
     let payload = row.get::<_, Vec<u8>>(1)?.into();
-    let signed = common::proto::wire::Signed { payload, signature: row.get(2)? };
+    let signed = common::proto::wire::Signed { payload, signature: row.get(2)?, sealed: Vec::new() };
     Ok(StatementRow { uuid: uuid(row, 0)?, signed })
 }
 
