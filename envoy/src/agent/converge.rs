@@ -202,10 +202,11 @@ impl Agent {
             self.schedule.end();
             return;
         };
+        let secrets = Arc::new(self.gate.secrets());
         let order = RunOrder {
             run_id,
             bundle: applied.bundle.clone(),
-            secrets: applied.secrets.clone(),
+            secrets,
             traits: self.traits.clone(),
             hostname: applied.assignment.hostname.clone(),
             dry_run: manner.dry_run,

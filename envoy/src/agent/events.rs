@@ -325,7 +325,7 @@ pub struct RunOrder {
     pub run_id: Uuid,
     /// Verified policy.
     pub bundle: Arc<Bundle>,
-    /// What it refers to, sealed to this envoy.
+    /// What it refers to, sealed to this envoy: of one path the current value first, then older ones, only to be recognised.
     pub secrets: Arc<Vec<SealedSecret>>,
     /// Fresh traits.
     pub traits: Arc<Vec<TraitTree>>,

@@ -111,6 +111,8 @@ pub struct Gate {
     current: Option<Applied>,
     /// Blobs of the slot behind the current one: they are kept for it.
     previous_blobs: Vec<Hash32>,
+    /// Values before the current ones: a host still has them somewhere, and no report may quote them.
+    former_secrets: Vec<SealedSecret>,
 }
 
 impl Gate {
@@ -129,11 +131,12 @@ impl Gate {
         };
         let (current, previous) = (open(&loaded.current, "current"), open(&loaded.previous, "previous"));
         let previous_blobs = previous.as_ref().map(blobs).unwrap_or_default();
+        let former_secrets = previous.as_ref().map(|applied| applied.secrets.to_vec()).unwrap_or_default();
         let fallback = previous.map(|applied| Applied { fallback: true, ..applied });
         if current.is_none() && loaded.current.is_some() && fallback.is_some() {
             incidents.push("going on with the previous policy until a server sends the current one again".into());
         }
-        (Gate { uuid, current: current.or(fallback), previous_blobs }, incidents)
+        (Gate { uuid, current: current.or(fallback), previous_blobs, former_secrets }, incidents)
     }
 
     /// What may be applied.
@@ -200,7 +203,16 @@ impl Gate {
     pub fn make_current(&mut self, applied: Applied) {
         if let Some(old) = self.current.replace(applied).filter(|old| !old.fallback) {
             self.previous_blobs = blobs(&old);
+            if !self.current.as_ref().is_some_and(|new| new.has_secrets_of(&old)) {
+                self.former_secrets = old.secrets.to_vec();
+            }
         }
+    }
+
+    /// Sealed values for a run: the current ones first, then those before them.
+    pub fn secrets(&self) -> Vec<SealedSecret> {
+        let current = self.current.iter().flat_map(|applied| applied.secrets.iter());
+        current.chain(&self.former_secrets).cloned().collect()
     }
 
     /// Blobs that either slot names.

@@ -48,7 +48,12 @@ impl Secrets {
                 None => drop(secrets.missing.insert(path.clone(), "it was sealed to another key than this envoy has")),
             }
         }
-        secrets.filter = Arc::new(Filter::new(secrets.values.values().map(|value| value.as_str())));
+        let former = sealed.iter().filter_map(|secret| unseal?.unseal(secret));
+        let former: Vec<Zeroizing<String>> = former
+            .filter_map(|bytes| std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.into())))
+            .collect();
+        let known = secrets.values.values().chain(&former);
+        secrets.filter = Arc::new(Filter::new(known.map(|value| value.as_str())));
         secrets
     }
 
