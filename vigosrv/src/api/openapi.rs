@@ -28,6 +28,13 @@ pub(super) const ROUTES: [(&str, &str, &str, bool); 23] = [
     ("get", "/api/v1/events", "Events, newest first; query: limit", false),
     ("get", "/api/v1/config/status", "What is published", false),
     ("post", "/api/v1/config/validate", "Checks the policy tree", false),
+    ("get", "/api/v1/secrets", "Paths and versions of secrets, never values", false),
+    (
+        "post",
+        "/api/v1/secrets/changed",
+        "Reads secrets again, and gives the envoys that a change concerns a new serial",
+        false,
+    ),
     (
         "post",
         "/api/v1/config/publish",
