@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::Response;
 
 /// Method, path, summary, whether it is open to everybody.
-pub(super) const ROUTES: [(&str, &str, &str, bool); 23] = [
+pub(super) const ROUTES: [(&str, &str, &str, bool); 25] = [
     ("get", "/health", "How the server is", true),
     ("get", "/metrics", "Metrics in Prometheus text format", true),
     ("get", "/bootstrap", "Shell script that installs and enrolls an agent", true),
