@@ -125,7 +125,7 @@ pub enum Event {
         targets: Vec<String>,
     },
     /// The run has changed what may cut the host off: [`Effect::Confirmed`] answers when a server has answered a check-in on a new
-    /// connection. Asked at most once a run; the end of the run ends it.
+    /// connection. A later question of the run replaces the one before; the end of the run ends it.
     Confirm {
         /// As ordered.
         run_id: Uuid,

@@ -68,6 +68,8 @@ pub struct Host {
     traits: Arc<Vec<TraitTree>>,
     /// For `confirm`.
     pub undo: Option<Undo>,
+    /// No server answered when a change was to be confirmed.
+    pub unreachable: bool,
     /// Changes of this run that wait to be confirmed.
     pub kept: Option<Kept>,
 }
@@ -127,6 +129,7 @@ impl Host {
             packages: super::packages::Known::default(),
             traits: Arc::clone(&input.order.traits),
             undo: input.undo.clone(),
+            unreachable: false,
             kept: None,
         })
     }

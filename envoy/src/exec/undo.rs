@@ -25,6 +25,8 @@ use crate::sys::root::real_path;
 const TIMER_MORE_S: u64 = 2;
 /// Time that the script which puts back may take, in milliseconds.
 const SCRIPT_MS: u64 = 120_000;
+/// Time that a server has to answer before the first change, in milliseconds.
+const BEFORE_MS: u64 = 15_000;
 /// Resources that are remembered as rolled back.
 const REFUSED_MAX: usize = 1_000;
 /// Waits while the run goes on, at most an hour, then for the time asked; then puts back, unless that was settled.
@@ -90,6 +92,14 @@ pub fn keep(host: &mut Host, task: &Task<'_>, within_ms: u64, back: &Back) -> Re
         let message = "it was rolled back before, because no check-in was answered after it; it is tried again when its \
                        parameters change";
         return Err(Fault::Failed(message.to_string()));
+    }
+    // Of a host that is offline already nothing could be learned: it would only be changed and changed back.
+    if host.kept.is_none() && !host.unreachable {
+        host.unreachable = !undo.confirmations.confirm(host.run_id(), within_ms.min(BEFORE_MS));
+    }
+    if host.unreachable {
+        let message = "no server answers: a change that has to be confirmed is not begun before one does";
+        return Err(Fault::Blocked(message.to_string()));
     }
     let mut kept = host.kept.take().unwrap_or_default();
     let first = kept.resources.is_empty();

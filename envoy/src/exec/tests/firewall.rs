@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::bundle::Value;
 use common::ids::Uuid;
@@ -133,12 +134,13 @@ fn rules_that_nftables_refuses_leave_the_old_ones() {
     }
 }
 
-/// No server ever answers.
-struct Silence;
+/// A server that answers before a change and not after it.
+#[derive(Default)]
+struct CutOff(AtomicBool);
 
-impl Confirmations for Silence {
+impl Confirmations for CutOff {
     fn confirm(&self, _run_id: Uuid, _within_ms: u64) -> bool {
-        false
+        !self.0.fetch_xor(true, Ordering::SeqCst)
     }
 }
 
@@ -147,7 +149,7 @@ fn rules_that_cut_the_host_off_are_rolled_back() {
     let Some((mut sandbox, network)) = real() else { return };
     let usual = std::env::var("PATH").unwrap();
     sandbox.search_path = sandbox.search_path.map(|tools| format!("{tools}:{usual}"));
-    sandbox.undo = Some(Undo { dir: sandbox.at("/state/undo"), confirmations: Arc::new(Silence) });
+    sandbox.undo = Some(Undo { dir: sandbox.at("/state/undo"), confirmations: Arc::new(CutOff::default()) });
     let cut = |confirm: &str| rules(&["deny any"], &[("confirm", text(confirm))]);
     let report = sandbox.expect("firewall", &cut("20s"), Failed);
     assert!(report.message.starts_with("rolled back"), "{}", report.message);

@@ -5,29 +5,31 @@ use std::sync::{Arc, Mutex};
 
 use common::bundle::Resource;
 use common::ids::Uuid;
-use common::outcome::Outcome::{Changed, Failed, Ok as Fine};
+use common::outcome::Outcome::{Blocked, Changed, Failed, Ok as Fine};
 use common::sys::Clock;
 
 use super::sandbox::{Params, Sandbox, mode, resource, set_mode, text};
 use crate::exec::{Confirmations, Undo, run};
 use crate::sys::child::StopFlag;
 
-/// Answers as it is told, and notes how long it had.
+/// Answers before a change, and afterwards as it is told; notes how long it had.
 struct Server {
     answers: bool,
+    online: bool,
     asked: Mutex<Vec<u64>>,
 }
 
 impl Confirmations for Server {
     fn confirm(&self, _run_id: Uuid, within_ms: u64) -> bool {
-        self.asked.lock().unwrap().push(within_ms);
-        self.answers
+        let mut asked = self.asked.lock().unwrap();
+        asked.push(within_ms);
+        self.online && (self.answers || asked.len() % 2 == 1)
     }
 }
 
 fn sandbox(answers: bool) -> (Sandbox, Arc<Server>) {
     let mut sandbox = Sandbox::new();
-    let server = Arc::new(Server { answers, asked: Mutex::default() });
+    let server = Arc::new(Server { answers, online: true, asked: Mutex::default() });
     sandbox.undo = Some(Undo { dir: sandbox.at("/state/undo"), confirmations: server.clone() });
     (sandbox, server)
 }
@@ -48,10 +50,10 @@ fn what_is_confirmed_stays_and_nothing_is_kept() {
     let report = sandbox.expect("file", &conf("new\n", "60s"), Changed);
     assert_eq!(report.message, "changed: content");
     assert_eq!(sandbox.read("/d/conf"), "new\n");
-    assert_eq!(*server.asked.lock().unwrap(), [60_000]);
+    assert_eq!(*server.asked.lock().unwrap(), [15_000, 60_000]);
     assert!(left(&sandbox).is_empty(), "{:?}", left(&sandbox));
     sandbox.expect("file", &conf("new\n", "60s"), Fine);
-    assert_eq!(server.asked.lock().unwrap().len(), 1, "nothing changed, nothing to ask");
+    assert_eq!(server.asked.lock().unwrap().len(), 2, "nothing changed, nothing to ask");
 }
 
 #[test]
@@ -66,9 +68,9 @@ fn what_is_not_confirmed_is_put_back_and_not_tried_again_until_it_changes() {
     let report = sandbox.expect("file", &conf("new\n", "30s"), Failed);
     assert!(report.message.contains("it was rolled back before"), "{}", report.message);
     assert_eq!(sandbox.read("/d/conf"), "old\n");
-    assert_eq!(server.asked.lock().unwrap().len(), 1);
-    sandbox.expect("file", &conf("newer\n", "30s"), Failed);
     assert_eq!(server.asked.lock().unwrap().len(), 2);
+    sandbox.expect("file", &conf("newer\n", "30s"), Failed);
+    assert_eq!(server.asked.lock().unwrap().len(), 4);
     sandbox.expect("file", &conf("old\n", "30s"), Fine);
 }
 
@@ -114,7 +116,7 @@ fn all_changes_of_a_run_are_put_back_in_the_opposite_order_after_what_they_notif
     ]);
     let outcomes: Vec<_> = report.resources.iter().map(|one| one.outcome).collect();
     assert_eq!(outcomes, [Failed, Failed, Changed, Changed], "{:?}", report.resources);
-    assert_eq!(*server.asked.lock().unwrap(), [20_000], "once, within the shortest");
+    assert_eq!(*server.asked.lock().unwrap(), [15_000, 20_000], "once each, within the shortest");
     assert_eq!(sandbox.read("/d/conf"), "old\n");
     assert_eq!(sandbox.read("/d/log"), "old\n1\n2\nold\n", "the command runs once, when all is back");
     assert!(sandbox.at("/d/other").exists(), "what does not ask stays");
@@ -141,6 +143,26 @@ fn dry_runs_keep_nothing_and_nothing_works_without_a_server() {
         let report = sandbox.expect(kind, &params, Failed);
         assert!(report.message.contains(expected), "{}", report.message);
     }
+}
+
+#[test]
+fn where_no_server_answers_before_the_change_it_is_not_begun() {
+    let mut sandbox = Sandbox::new();
+    let server = Arc::new(Server { answers: true, online: false, asked: Mutex::default() });
+    sandbox.undo = Some(Undo { dir: sandbox.at("/state/undo"), confirmations: server.clone() });
+    sandbox.write("/d/conf", "old\n");
+    let other = vec![("target_path", text("/d/other")), ("content", text("x")), ("confirm", text("5s"))];
+    let report = sandbox.run_all(vec![
+        resource("one", "file", &conf("new\n", "30s")),
+        resource("two", "file", &other),
+        resource("three", "file", &vec![("target_path", text("/d/three")), ("content", text("x"))]),
+    ]);
+    let outcomes: Vec<_> = report.resources.iter().map(|one| one.outcome).collect();
+    assert_eq!(outcomes, [Blocked, Blocked, Changed], "{:?}", report.resources);
+    assert!(report.resources[0].message.contains("no server answers"), "{}", report.resources[0].message);
+    assert_eq!(*server.asked.lock().unwrap(), [15_000], "asked once a run");
+    assert_eq!(sandbox.read("/d/conf"), "old\n");
+    assert!(left(&sandbox).is_empty() && !sandbox.at("/d/other").exists());
 }
 
 #[test]
