@@ -16,7 +16,7 @@ const GOOD: [(&str, &str); 2] = [
     ),
     ("envoys/z.vgo", "envoys:\n  - {match: \"*\", configcrates: [ok]}\n"),
 ];
-const CASES_MIN: usize = 60;
+const CASES_MIN: usize = 120;
 const BEGIN: &str = "<!-- policy: begin, generated from vigosrv/tests/wrong_policy.txt -->\n";
 const END: &str = "<!-- policy: end -->\n";
 

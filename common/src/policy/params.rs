@@ -86,6 +86,8 @@ pub enum Rule {
     OneOfUnless(&'static [&'static str], &'static str, &'static str),
     /// At least one of these where the parameter has the value.
     OneOfWhen(&'static [&'static str], &'static str, &'static str),
+    /// The first means nothing without the second.
+    Needs(&'static str, &'static str),
 }
 
 /// One resource type.
@@ -173,6 +175,9 @@ impl Type {
             Rule::OneOfWhen(names, switch, word) if is(switch, word) == Some(true) && !any(names) => {
                 blame(None, format!("{switch} {word} needs {}", quoted(names, " or ")))
             }
+            Rule::Needs(name, other) if given(name).is_some() && given(other).is_none() => {
+                blame(Some(name), format!("`{name}` needs `{other}` beside it"))
+            }
             _ => None,
         }
     }
@@ -222,7 +227,7 @@ impl Param {
             (Kind::Account, Value::Str(text)) => !text.is_empty() && !text.contains([':', '\n', '\0']),
             (Kind::Account, Value::Int(id)) => u32::try_from(*id).is_ok(),
             (Kind::Word(words), Value::Str(text)) => words.contains(&text.as_str()),
-            (Kind::Pattern, Value::Str(text)) => !text.is_empty(),
+            (Kind::Pattern, Value::Str(text)) => !text.is_empty() && regex_lite::Regex::new(text).is_ok(),
             (Kind::Position, Value::Str(text)) => Position::parse(text).is_some(),
             (Kind::Command, Value::Str(text)) => !text.trim().is_empty() && !text.contains('\0'),
             (Kind::Command, Value::List(items)) => {
@@ -275,7 +280,7 @@ impl Kind {
             Kind::Bool => "true or false",
             Kind::Account => "a name or a number",
             Kind::Word(words) => return Cow::Owned(quoted(words, " or ")),
-            Kind::Pattern => "a regular expression",
+            Kind::Pattern => "a regular expression (without look-around and back-references)",
             Kind::Position => "`end`, `begin`, `after:PATTERN` or `before:PATTERN`",
             Kind::Command => "a line of shell, or a list of a program and its arguments",
             Kind::Environment => "a mapping of names to texts",

@@ -349,10 +349,12 @@ fn answered(
                     entry.status = Status::Nodata;
                 }
             });
+            super::periodic::push(server, &uuid, out);
         }
         AfterAdmin::Renamed { uuid, hostname, bundle } => {
             server.fleet.rename(&uuid, &hostname);
             server.apply_assignments(&[(uuid, bundle)]);
+            super::periodic::push(server, &uuid, out);
         }
         AfterAdmin::Published { compiled, assign } => {
             server.served.replace(compiled);

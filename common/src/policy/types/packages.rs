@@ -25,7 +25,11 @@ pub const TYPES: &[Type] = &[
             Param::optional("manager", MANAGERS, "the one that the host has", "the package manager"),
             STATE,
         ],
-        rules: &[Rule::AtMostOne(&["source", "url"]), Rule::OneOfUnless(&["source", "url"], "state", "absent")],
+        rules: &[
+            Rule::AtMostOne(&["source", "url"]),
+            Rule::OneOfUnless(&["source", "url"], "state", "absent"),
+            Rule::Needs("url", "sha256"),
+        ],
         example: r#"- name: tool
   type: nonrepo_package
   package: tool

@@ -121,6 +121,7 @@ fn describe(rule: &Rule) -> String {
     match rule {
         Rule::AtMostOne(all) => format!("At most one of {}", names(all)),
         Rule::OneOfUnless(all, switch, word) => format!("{} is needed unless `{switch}` is `{word}`", names(all)),
+        Rule::Needs(name, other) => format!("`{name}` needs `{other}`"),
         Rule::OneOfWhen(all, switch, word) => format!("{} is needed where `{switch}` is `{word}`", names(all)),
     }
 }
