@@ -202,11 +202,11 @@ impl Agent {
             self.schedule.end();
             return;
         };
-        let secrets = Arc::new(self.gate.secrets());
         let order = RunOrder {
             run_id,
             bundle: applied.bundle.clone(),
-            secrets,
+            secrets: applied.secrets.clone(),
+            former_secrets: self.gate.former_secrets(),
             traits: self.traits.clone(),
             hostname: applied.assignment.hostname.clone(),
             dry_run: manner.dry_run,

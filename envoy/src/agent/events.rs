@@ -325,8 +325,10 @@ pub struct RunOrder {
     pub run_id: Uuid,
     /// Verified policy.
     pub bundle: Arc<Bundle>,
-    /// What it refers to, sealed to this envoy: of one path the current value first, then older ones, only to be recognised.
+    /// What it refers to, sealed to this envoy.
     pub secrets: Arc<Vec<SealedSecret>>,
+    /// Values before these: the host still has them somewhere, and no report may quote them. Never applied.
+    pub former_secrets: Arc<Vec<SealedSecret>>,
     /// Fresh traits.
     pub traits: Arc<Vec<TraitTree>>,
     /// Name that the server knows this host by.

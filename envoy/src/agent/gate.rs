@@ -75,6 +75,8 @@ pub enum OfferRefused {
     NoBundle(Hash32),
     /// A sealed secret.
     Secret(Refused),
+    /// A secret came that the assignment does not name, in this version.
+    StraySecret(String),
     /// The assignment names a secret that did not come with it.
     NoSecret(String),
 }
@@ -96,6 +98,9 @@ impl std::fmt::Display for OfferRefused {
                 write!(f, "bundle refused: the assignment names {named:.12}, this is {came:.12}")
             }
             OfferRefused::Secret(why) => write!(f, "sealed secret refused: {why}"),
+            OfferRefused::StraySecret(path) => {
+                write!(f, "assignment refused: with it came a secret `{path}` that it does not name in this version")
+            }
             OfferRefused::NoSecret(path) => write!(f, "assignment refused: its secret `{path}` did not come"),
             OfferRefused::NoBundle(named) => write!(f, "assignment refused: its bundle {named:.12} did not come"),
         }
@@ -112,7 +117,7 @@ pub struct Gate {
     /// Blobs of the slot behind the current one: they are kept for it.
     previous_blobs: Vec<Hash32>,
     /// Values before the current ones: a host still has them somewhere, and no report may quote them.
-    former_secrets: Vec<SealedSecret>,
+    former_secrets: Arc<Vec<SealedSecret>>,
 }
 
 impl Gate {
@@ -131,7 +136,7 @@ impl Gate {
         };
         let (current, previous) = (open(&loaded.current, "current"), open(&loaded.previous, "previous"));
         let previous_blobs = previous.as_ref().map(blobs).unwrap_or_default();
-        let former_secrets = previous.as_ref().map(|applied| applied.secrets.to_vec()).unwrap_or_default();
+        let former_secrets = previous.as_ref().map(|applied| applied.secrets.clone()).unwrap_or_default();
         let fallback = previous.map(|applied| Applied { fallback: true, ..applied });
         if current.is_none() && loaded.current.is_some() && fallback.is_some() {
             incidents.push("going on with the previous policy until a server sends the current one again".into());
@@ -183,6 +188,10 @@ impl Gate {
         {
             return Err(OfferRefused::NoSecret(named.path.clone()));
         }
+        // A value that was good once is no use to whoever replays it: only what this assignment names comes in.
+        if let Some(stray) = secrets.iter().find(|one| !assignment.secrets.contains(&one.reference)) {
+            return Err(OfferRefused::StraySecret(stray.reference.path.clone()));
+        }
         // What the server cannot or will not give now (a lost master key, a review) stays what it was.
         for path in &decoded.secrets {
             if secrets.iter().any(|one| one.reference.path == *path) {
@@ -204,15 +213,14 @@ impl Gate {
         if let Some(old) = self.current.replace(applied).filter(|old| !old.fallback) {
             self.previous_blobs = blobs(&old);
             if !self.current.as_ref().is_some_and(|new| new.has_secrets_of(&old)) {
-                self.former_secrets = old.secrets.to_vec();
+                self.former_secrets = old.secrets.clone();
             }
         }
     }
 
-    /// Sealed values for a run: the current ones first, then those before them.
-    pub fn secrets(&self) -> Vec<SealedSecret> {
-        let current = self.current.iter().flat_map(|applied| applied.secrets.iter());
-        current.chain(&self.former_secrets).cloned().collect()
+    /// The values before the current ones, sealed: for a run to recognise, never to apply.
+    pub fn former_secrets(&self) -> Arc<Vec<SealedSecret>> {
+        self.former_secrets.clone()
     }
 
     /// Blobs that either slot names.
@@ -276,7 +284,13 @@ fn open_slot(
         // A secret that does not verify is missing for the resources that need it, and for no others.
         let opens = |signed: &wire::Signed| {
             let by_any = pins.policy_keys().find_map(|key| SealedSecret::open(&key.policy_key, signed).ok());
-            by_any.filter(|secret| secret.uuid == uuid).map(|secret| (secret, signed.clone()))
+            // As named; of a path that is not named, what was kept from before.
+            let named = |one: &SealedSecret| match opened.secrets.iter().find(|named| named.path == one.reference.path)
+            {
+                Some(named) => *named == one.reference,
+                None => true,
+            };
+            by_any.filter(|one| one.uuid == uuid && named(one)).map(|secret| (secret, signed.clone()))
         };
         let (secrets, sealed): (Vec<_>, Vec<_>) = assignment.sealed.iter().filter_map(opens).unzip();
         return Ok(Applied {
@@ -302,4 +316,111 @@ fn open_secrets(uuid: Uuid, key: &PublicKey, signed: &wire::Signed) -> Result<Ve
 
 fn blobs(applied: &Applied) -> Vec<Hash32> {
     applied.bundle.blobs.iter().map(|blob| blob.sha256).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::bundle::{Value, sign};
+    use common::crypto::{Context, SigningKey, sealing_public};
+    use common::rng::SplitMix64;
+
+    const SEALING: [u8; 32] = [4; 32];
+
+    struct Site {
+        policy: SigningKey,
+        server: PinnedServer,
+        gate: Gate,
+        bundle: wire::Signed,
+    }
+
+    fn site() -> Site {
+        let mut rng = SplitMix64(1);
+        let (identity, policy) = (SigningKey::generate(&mut rng), SigningKey::generate(&mut rng));
+        let server = PinnedServer {
+            identity_key: identity.public(),
+            policy_key: policy.public(),
+            recovery_key: None,
+            ca_pem: String::new(),
+            ca_hash: Hash32::ZERO,
+            epoch: 1,
+            receipt: None,
+            hostname: String::new(),
+            servers: Vec::new(),
+        };
+        let vars = [("pw".to_string(), Value::Str("secret:a/b".into()))].into();
+        let bundle = Bundle { vars, secrets: vec!["a/b".into()], ..Bundle::default() };
+        let bundle = sign(&policy, Context::Bundle, bundle.encode());
+        let (gate, _) = Gate::load(Uuid::from_bytes([9; 16]), &Loaded::default(), &Pins::new(server.clone()));
+        Site { policy, server, gate, bundle }
+    }
+
+    impl Site {
+        fn sealed(&self, uuid: u8, version: u64) -> SealedSecret {
+            let (uuid, key) = (Uuid::from_bytes([uuid; 16]), sealing_public(&SEALING));
+            let value = format!("value {version}");
+            SealedSecret::seal(&mut SplitMix64(version), uuid, &key, ("a/b", version), value.as_bytes()).unwrap()
+        }
+
+        /// The answer with an assignment that names some secrets, and carries some.
+        fn offer(
+            &self,
+            serial: u64,
+            named: &[&SealedSecret],
+            carried: &[&SealedSecret],
+        ) -> Result<Offer, OfferRefused> {
+            let assignment = Assignment {
+                server: self.server.id(),
+                version: Version { epoch: 1, serial },
+                uuid: self.gate.uuid,
+                bundle: bundle_hash(&self.bundle.payload),
+                secrets: named.iter().map(|one| one.reference.clone()).collect(),
+                interval_ms: 60_000,
+                issued_at_ms: 1,
+                max_age_ms: 0,
+                hostname: "a".into(),
+            };
+            let mut signed = assignment.sign(&self.policy);
+            signed.sealed = carried.iter().map(|one| one.sign(&self.policy)).collect();
+            self.gate.check(&self.server, Some(signed), Some(self.bundle.clone()))
+        }
+    }
+
+    #[test]
+    fn a_secret_comes_in_only_as_the_assignment_names_it() {
+        let site = site();
+        let (old, new, foreign) = (site.sealed(9, 1), site.sealed(9, 2), site.sealed(8, 2));
+        let offer = site.offer(5, &[&new], &[&new]).expect("as named");
+        assert_eq!(*offer.applied.secrets, std::slice::from_ref(&new));
+        assert_eq!(site.offer(5, &[&new], &[]), Err(OfferRefused::NoSecret("a/b".into())));
+        // Each was signed by the right key once, and is replayed.
+        for carried in [&[&old, &new][..], &[&new, &old], &[&old]] {
+            let refused = site.offer(5, &[&new], carried).expect_err("an old value is no use");
+            assert!(matches!(refused, OfferRefused::StraySecret(_) | OfferRefused::NoSecret(_)), "{refused}");
+        }
+        assert_eq!(site.offer(5, &[], &[&old]), Err(OfferRefused::StraySecret("a/b".into())));
+        assert_eq!(site.offer(5, &[&new], &[&foreign]), Err(OfferRefused::OtherEnvoy(foreign.uuid)));
+    }
+
+    #[test]
+    fn a_secret_that_is_not_given_stays_and_one_that_was_altered_on_disk_is_gone() {
+        let mut site = site();
+        let (old, new) = (site.sealed(9, 1), site.sealed(9, 2));
+        let first = site.offer(5, &[&old], &[&old]).expect("as named");
+        site.gate.make_current(first.applied);
+        let kept = site.offer(6, &[], &[]).expect("it names none");
+        assert_eq!(*kept.applied.secrets, std::slice::from_ref(&old));
+        assert_eq!(kept.assignment.sealed.len(), 1, "it is stored with the new assignment");
+        let second = site.offer(7, &[&new], &[&new]).expect("as named");
+        let mut slot = second.assignment.clone();
+        site.gate.make_current(second.applied);
+        assert_eq!(*site.gate.former_secrets(), std::slice::from_ref(&old));
+        // Somebody puts the old value back into the store of the agent.
+        slot.sealed = vec![old.sign(&site.policy)];
+        let current = Some((slot, site.bundle.clone()));
+        let loaded = Loaded { current, ..Loaded::default() };
+        let (gate, incidents) = Gate::load(site.gate.uuid, &loaded, &Pins::new(site.server.clone()));
+        assert!(incidents.is_empty(), "{incidents:?}");
+        assert!(gate.current().is_some_and(|applied| applied.secrets.is_empty()));
+    }
 }

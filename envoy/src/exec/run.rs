@@ -72,7 +72,7 @@ pub fn run(input: &RunInput) -> RunReport {
     };
     let mut notes = if input.order.dry_run { Vec::new() } else { undo::recover(&mut host) };
     let order = &input.order;
-    let secrets = Arc::new(Secrets::open(&order.bundle, &order.secrets, input.unseal.as_deref()));
+    let secrets = Arc::new(Secrets::open(order, input.unseal.as_deref()));
     host.secrets = Arc::clone(&secrets);
     common::sys::redaction::install(Arc::clone(secrets.filter()));
     let resolved = secrets.resolve(&order.bundle);

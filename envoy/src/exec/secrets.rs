@@ -12,6 +12,7 @@ use common::policy::secrets::replaced;
 use common::redact::Filter;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::agent::RunOrder;
 use crate::plan::Params;
 
 /// Opens what is sealed to this envoy.
@@ -33,8 +34,9 @@ pub struct Secrets {
 pub struct Resolved(Bundle);
 
 impl Secrets {
-    /// Opens what a bundle refers to.
-    pub fn open(bundle: &Bundle, sealed: &[SealedSecret], unseal: Option<&dyn Unseal>) -> Secrets {
+    /// Opens what the bundle of an order refers to.
+    pub fn open(order: &RunOrder, unseal: Option<&dyn Unseal>) -> Secrets {
+        let (bundle, sealed) = (&order.bundle, &order.secrets);
         let mut secrets = Secrets::default();
         for path in &bundle.secrets {
             let Some(found) = sealed.iter().find(|secret| secret.reference.path == *path) else {
@@ -48,7 +50,7 @@ impl Secrets {
                 None => drop(secrets.missing.insert(path.clone(), "it was sealed to another key than this envoy has")),
             }
         }
-        let former = sealed.iter().filter_map(|secret| unseal?.unseal(secret));
+        let former = order.former_secrets.iter().filter_map(|secret| unseal?.unseal(secret));
         let former: Vec<Zeroizing<String>> = former
             .filter_map(|bytes| std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.into())))
             .collect();

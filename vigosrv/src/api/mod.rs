@@ -60,6 +60,8 @@ pub struct Context {
     pub restore_until: common::time::Mono,
     /// Where secrets are.
     pub secrets: crate::secrets::Place,
+    /// Held from reading secrets to telling the core, so that what was read later is told later.
+    pub secrets_turn: std::sync::Mutex<()>,
     /// What envoys dial.
     pub servers: Vec<String>,
     /// Address of the API as envoys reach it, for the bootstrap line.

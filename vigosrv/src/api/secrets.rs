@@ -1,6 +1,6 @@
 //! `/api/v1/secrets`: names and versions, never values; and word that some changed on disk.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use serde_json::json;
 
@@ -28,6 +28,7 @@ pub(super) fn list(context: &Arc<Context>, respond: Respond) {
 pub(super) fn changed(context: &Arc<Context>, request: &Request, respond: Respond) {
     let (actor, later) = (request.actor(), context.clone());
     context.job(respond, move |respond| {
+        let _turn = later.secrets_turn.lock().unwrap_or_else(PoisonError::into_inner);
         let read = later.secrets.pending().and_then(|changed| Ok((changed, later.secrets.open()?)));
         let (changed, opened) = match read {
             Ok(read) => read,

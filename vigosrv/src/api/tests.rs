@@ -52,6 +52,7 @@ fn with(backend: Ready, root: PathBuf) -> Arc<Context> {
         fleet: Arc::default(),
         live: Arc::default(),
         secrets: crate::secrets::Place::of_root(&root),
+        secrets_turn: std::sync::Mutex::default(),
         root,
         interval_ms: 1_000,
         restore_until: Mono(0),

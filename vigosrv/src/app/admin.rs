@@ -97,6 +97,9 @@ fn decide(
             server.write(Write::Publish(Box::new(write)), Pending::Admin { ticket, then }, out);
         }
         AdminRequest::Secrets { vault, changed, actor } => {
+            // Also what another request noted and this one read: whoever comes first tells of both.
+            let changed = server.vault.differences(&vault).chain(changed).collect::<std::collections::BTreeSet<_>>();
+            let changed: Vec<String> = changed.into_iter().collect();
             audit(server, now, &actor, "secrets", &changed.join(", "), out);
             let assign = server.envoys_with(&changed);
             let write = Write::Assign { assign: assign.clone(), at };

@@ -178,6 +178,7 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
         live,
         root: config.root.clone(),
         secrets: config.secrets(),
+        secrets_turn: std::sync::Mutex::default(),
         interval_ms: config.interval_ms,
         restore_until,
         servers,

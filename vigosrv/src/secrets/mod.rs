@@ -32,6 +32,8 @@ const PENDING: &str = ".pending";
 const NEW_KEY: &str = "new";
 /// Nesting of directories: as deep as a path can be.
 const DEPTH_MAX: usize = limits::SECRET_PATH_BYTES_MAX / 2;
+/// Times that everything is opened where a key seems to be missing.
+const ATTEMPTS_MAX: u32 = 3;
 const PENDING_BYTES_MAX: u64 = (limits::SECRETS_MAX * (limits::SECRET_PATH_BYTES_MAX + 1)) as u64;
 
 /// Where secrets are.
@@ -120,12 +122,25 @@ impl Place {
 
     /// Opens everything. Changes nothing.
     pub fn open(&self) -> Result<Opened, SecretError> {
+        for _ in 1..ATTEMPTS_MAX {
+            let opened = self.open_once()?;
+            // A rotation beside this may have begun, or ended, after the keys were read.
+            if opened.bad.iter().all(|(_, why)| *why != BadFile::OtherKey) {
+                return Ok(opened);
+            }
+        }
+        self.open_once()
+    }
+
+    fn open_once(&self) -> Result<Opened, SecretError> {
         let keys = self.keys()?;
         let mut opened = Opened::default();
         for name in self.names()? {
             match self.read(&keys, &name) {
                 Ok((secret, _)) => opened.vault.put(name, secret),
                 Err(SecretError::Bad(name, why)) => opened.bad.push((name, why)),
+                // Removed since it was listed.
+                Err(SecretError::Unknown(_)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -134,6 +149,15 @@ impl Place {
 
     /// The same at the start of a server: what does not open is moved to `.lost/`, where nothing is ever overwritten.
     pub fn start(&self) -> Result<Opened, SecretError> {
+        let opened = self.open()?;
+        if opened.bad.is_empty() {
+            return Ok(opened);
+        }
+        // Nothing is moved while another command works on the files or their key: the next start looks again.
+        let _lock = match self.lock() {
+            Err(SecretError::Busy(_)) => return Ok(opened),
+            lock => lock?,
+        };
         let opened = self.open()?;
         for (name, _) in &opened.bad {
             self.set_aside(name)?;

@@ -125,3 +125,30 @@ fn a_missing_or_wrong_key_says_what_to_do() {
     std::fs::remove_file(&place.key).unwrap();
     assert!(matches!(place.open(), Err(SecretError::File(_))));
 }
+
+#[test]
+fn vaults_differ_where_a_version_does() {
+    let (_dir, place) = place();
+    ["a", "b", "c"].iter().for_each(|name| assert_eq!(set(&place, name, "value", 5), 5));
+    let before = place.open().unwrap().vault;
+    set(&place, "b", "another", 1);
+    place.remove("c").unwrap();
+    set(&place, "d", "value", 5);
+    let after = place.open().unwrap().vault;
+    let differing: BTreeSet<String> = before.differences(&after).collect();
+    assert_eq!(differing.into_iter().collect::<Vec<_>>(), ["b", "c", "d"]);
+    assert_eq!(after.differences(&after).count(), 0);
+}
+
+#[test]
+fn nothing_is_set_aside_beside_a_command_that_works_on_secrets() {
+    let (_dir, place) = place();
+    set(&place, "a", "under the old key", 1);
+    new_key(&place, 2);
+    let lock = place.lock().unwrap();
+    assert_eq!(place.start().unwrap().bad.len(), 1);
+    assert!(place.file("a").exists());
+    drop(lock);
+    assert_eq!(place.start().unwrap().bad.len(), 1);
+    assert!(!place.file("a").exists());
+}

@@ -33,6 +33,13 @@ impl Vault {
         self.0.iter().map(|(path, secret)| (path.as_str(), secret.version))
     }
 
+    /// Paths that are not in both in the same version.
+    pub fn differences<'v>(&'v self, other: &'v Vault) -> impl Iterator<Item = String> + use<'v> {
+        let version = |vault: &Vault, path: &str| vault.get(path).map(|secret| secret.version);
+        let all = self.0.keys().chain(other.0.keys());
+        all.filter(move |path| version(self, path) != version(other, path)).cloned()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -122,6 +122,7 @@ impl Sandbox {
                 run_id: Uuid::from_bytes([7; 16]),
                 bundle: Arc::new(bundle),
                 secrets: Arc::new(self.secrets.clone()),
+                former_secrets: Arc::default(),
                 traits: Arc::new(traits),
                 hostname: "web-1".to_string(),
                 dry_run,
