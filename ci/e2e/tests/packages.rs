@@ -92,6 +92,10 @@ fn check(site: &Site, manager: &str, release: &str, newest: impl FnOnce(), old_v
         let (outcome, message) = site.apply(&demo("version: \"7.7\""));
         assert!(matches!(outcome.as_str(), "failed" | "blocked"), "{outcome}: {message}");
         assert_eq!(site.installed().as_deref(), Some("1.0"), "the old state stays usable");
+    } else {
+        let (outcome, message) = site.apply(&demo(&format!("version: \"{one}\"")));
+        assert!(outcome == "failed" && message.contains(&format!("they have vigo-demo {two}")), "{outcome}: {message}");
+        assert_eq!(site.installed().as_deref(), Some("2.0"), "what is there stays");
     }
     fs::remove_file(site.envoy.path(INSTALLED)).expect("it is there");
     site.expect(&demo("state: present"), "ok", "");

@@ -102,7 +102,8 @@ pub fn fetch(host: &mut Host, origin: &Origin, name: &str, deadline: Mono) -> Re
     Ok(work)
 }
 
-fn make(host: &mut Host, name: &str) -> Result<Fetched, Fault> {
+/// An empty directory for work, and where a file of this name goes in it.
+pub fn make(host: &mut Host, name: &str) -> Result<Fetched, Fault> {
     // Nobody else knows the id of the run.
     let own = format!("vigo-{}", host.run_id());
     for folder in FOLDERS {

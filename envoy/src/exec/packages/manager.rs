@@ -119,6 +119,16 @@ pub trait Manager: Sync {
         self.install(place, &wanted, How::default())
     }
 
+    /// Asks which version of a package the repositories have; `None` for a manager that can be asked to install any.
+    fn offer(&self, _place: Place<'_>, _name: &str) -> Option<Call> {
+        None
+    }
+
+    /// What [`Manager::offer`] said.
+    fn offered(&self, _said: &str) -> Option<String> {
+        None
+    }
+
     /// How files of its packages end.
     fn suffix(&self) -> &'static str;
 

@@ -58,6 +58,15 @@ impl Manager for Opkg {
         self.call(place).with(["upgrade"]).with(names)
     }
 
+    fn offer(&self, place: Place<'_>, name: &str) -> Option<Call> {
+        Some(self.call(place).with(["list", name]))
+    }
+
+    fn offered(&self, said: &str) -> Option<String> {
+        // `curl - 8.1-1 - A client-side URL transfer utility`
+        said.lines().find_map(|line| line.split(" - ").nth(1)).map(|version| version.trim().to_string())
+    }
+
     fn suffix(&self) -> &'static str {
         ".ipk"
     }
@@ -95,6 +104,8 @@ mod tests {
 
     #[test]
     fn updates_are_read() {
+        assert_eq!(Opkg.offered("curl - 8.1-1 - A client\n").as_deref(), Some("8.1-1"));
+        assert_eq!(Opkg.offered(""), None);
         assert_eq!(Opkg.newer("curl - 8.0-1 - 8.1-1\n"), [Newer { name: "curl".into(), version: "8.1-1".into() }]);
     }
 }

@@ -125,6 +125,25 @@ impl Packages {
         Ok(self.manager.newer(&said).into_iter().filter(|newer| names.contains(&newer.name)).collect())
     }
 
+    /// A manager that installs only what its repositories have now is not set to work where that is another version: it would
+    /// replace the one that is there by yet another.
+    fn check_offer(&self, host: &mut Host, place: Place<'_>, wanted: &[Wanted]) -> Result<(), Fault> {
+        for Wanted { name, version } in wanted {
+            let (Some(version), Some(call)) = (version, self.manager.offer(place, name)) else { continue };
+            // Lists that cannot be fetched are told by the installation.
+            let _ = session::refresh_if_older(host, self.manager, self.lists_age_max_ms, self.deadline);
+            let said = session::ask(host, self.manager, &call, &[0], self.deadline).unwrap_or_default();
+            if let Some(offered) = self.manager.offered(&said).filter(|offered| !self.is_version(offered)) {
+                return Err(Fault::Failed(format!(
+                    "{} installs only what its repositories have, and they have {name} {offered}, not {version}; ask for that \
+                     version, or install a file of this one with `nonrepo_package`",
+                    self.manager.name()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn compare(&mut self, installed: &Installed, newer: &[Newer]) -> Vec<Line> {
         let (mut todo, mut lines) = (Todo::default(), Vec::new());
         for name in &self.names {
@@ -185,6 +204,7 @@ impl Statement for Packages {
                 .map(|_| ());
         }
         if !todo.install.is_empty() {
+            self.check_offer(host, place, &todo.install)?;
             let call = manager.install(place, &todo.install, self.how);
             session::install(host, manager, &call, self.lists_age_max_ms, deadline)?;
         }

@@ -78,6 +78,18 @@ impl Manager for Pacman {
         call.with(["--needed", "--"]).with(wanted.iter().map(|one| one.name.clone()))
     }
 
+    fn offer(&self, place: Place<'_>, name: &str) -> Option<Call> {
+        Some(self.call(place, "-Si").with(["--", name]))
+    }
+
+    fn offered(&self, said: &str) -> Option<String> {
+        let version = |line: &str| {
+            let value = line.strip_prefix("Version")?.trim_start().strip_prefix(':')?;
+            Some(value.trim().to_string())
+        };
+        said.lines().find_map(version)
+    }
+
     fn suffix(&self) -> &'static str {
         ".pkg.tar.zst"
     }
@@ -122,6 +134,9 @@ mod tests {
 
     #[test]
     fn updates_are_read() {
+        let said = "Repository      : extra\nName            : curl\nVersion         : 8.1-1\nDescription     : x\n";
+        assert_eq!(Pacman.offered(said).as_deref(), Some("8.1-1"));
+        assert_eq!(Pacman.offered("error: package 'curl' was not found\n"), None);
         let said = "linux 6.1-1 -> 6.2-1\nheld 1-1 -> 2-1 [ignored]\nwarning: x\n";
         assert_eq!(Pacman.newer(said), [Newer { name: "linux".into(), version: "6.2-1".into() }]);
     }

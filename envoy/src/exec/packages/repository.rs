@@ -1,8 +1,7 @@
 //! `repository`: the manager of the host gets packages from a place, with the key that signs them, or does not. Everything is
 //! in files: what follows from them is fetched when a package is to be installed.
 
-use super::manager::{Call, Place};
-use super::session;
+use super::{fetch, session};
 use crate::exec::contract::{Drift, Statement, settle};
 use crate::exec::fault::Fault;
 use crate::exec::files::blockinfile::Block;
@@ -26,7 +25,7 @@ pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
 
 struct Repository<'t> {
     parts: Parts<'t>,
-    /// A file of a key that rpm has to be told of: zypper does not take it from the repository without a question.
+    /// A key that rpm has to be told of: zypper does not take it from the repository without a question.
     import: Option<String>,
     deadline: Mono,
 }
@@ -77,8 +76,8 @@ impl<'t> Repository<'t> {
             "opkg" => entry.opkg()?,
             _ => entry.rpm(task, "/etc/yum.repos.d", ""),
         };
-        let import = manager.name() == "zypper" && entry.present && entry.key.is_some();
-        Ok(Repository { parts, import: import.then(|| entry.rpm_key()), deadline: task.deadline })
+        let import = entry.key.filter(|_| manager.name() == "zypper" && entry.present);
+        Ok(Repository { parts, import, deadline: task.deadline })
     }
 }
 
@@ -248,23 +247,29 @@ impl Entry {
     }
 }
 
+impl Repository<'_> {
+    fn tell_rpm(&self, host: &mut Host) -> Result<(), Fault> {
+        let Some(key) = &self.import else { return Ok(()) };
+        let work = fetch::make(host, "key.asc")?;
+        let file = work.file.display().to_string();
+        std::fs::write(&work.file, key).map_err(Fault::io("write", &file))?;
+        let root = session::root_of(host).map(|root| format!("--root={root}"));
+        let args: Vec<&str> = root.iter().map(String::as_str).chain(["--import", &file]).collect();
+        Tool::need(host, "rpm")?.run(host, &args, self.deadline).map(|_| ())
+    }
+}
+
 impl Statement for Repository<'_> {
     fn probe(&mut self, host: &mut Host, diff: bool) -> Result<Option<Drift>, Fault> {
         self.parts.probe(host, diff)
     }
 
     fn converge(&mut self, host: &mut Host) -> Result<(), Fault> {
+        // First: once the files are as they should be, nobody would know that rpm was never told.
+        self.tell_rpm(host)?;
         let done = self.parts.converge(host);
         host.packages.outdate();
-        done?;
-        let Some(path) = &self.import else { return Ok(()) };
-        let root = session::root_of(host);
-        let place = Place { root: root.as_deref() };
-        let file = format!("{}{path}", place.root.unwrap_or_default());
-        let call =
-            Call::new("rpm").with(place.root.map(|root| format!("--root={root}"))).with(["--import".to_string(), file]);
-        let words: Vec<&str> = call.args.iter().map(String::as_str).collect();
-        Tool::need(host, call.program)?.run(host, &words, self.deadline).map(|_| ())
+        done
     }
 
     fn spare_self(&self, host: &mut Host) -> Result<(), Fault> {

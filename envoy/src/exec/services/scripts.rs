@@ -29,6 +29,10 @@ const OPENWRT: &str = "/etc/rc.d";
 const BY_LEVEL: [&str; 2] = ["/etc/rc", "/etc/rc.d/rc"];
 /// Levels in which services run.
 const LEVELS: [char; 4] = ['2', '3', '4', '5'];
+/// How long a daemon may take to come or go, where only its process tells, in milliseconds.
+const SETTLE_MS: u64 = 3_000;
+/// How often it is looked for, in milliseconds.
+const LOOK_MS: u64 = 50;
 /// Umask of scripts.
 const UMASK: u32 = 0o022;
 
@@ -107,6 +111,46 @@ impl Script {
 
     fn comm(&self) -> &str {
         kept_name(&self.name)
+    }
+
+    /// What the script says of itself; `None` where it has no word for it.
+    fn asked(&self, host: &mut Host) -> Result<Option<bool>, Fault> {
+        // A verb that falls through every case may well end with 0.
+        if self.family != Family::OpenWrt && is_mute(&text_of(host, self.path()?)?) {
+            return Ok(None);
+        }
+        let done = self.ask(host, if self.family == Family::OpenWrt { "running" } else { "status" })?;
+        let said = format!("{}{}", done.stdout.text(), done.stderr.text()).to_lowercase();
+        let understood = !said.contains("usage") && !said.contains("syntax:");
+        match done.ended {
+            Ended::Exited(0) if understood => Ok(Some(true)),
+            // LSB: dead with a PID file, dead with a lock, not running.
+            Ended::Exited(1..=3) if understood => Ok(Some(false)),
+            Ended::Exited(_) => Ok(None),
+            _ => Err(tool::fault(&format!("{} status", self.path()?), &done)),
+        }
+    }
+
+    /// After an act whose outcome only a process shows: waits for it, and says where it was looked for.
+    fn await_process(&self, host: &mut Host, act: Act) -> Result<(), Fault> {
+        let wanted = act != Act::Stop;
+        let until = (host.now().mono + SETTLE_MS).min(self.deadline);
+        while (self.has_process(host)? || self.seems_to_run(host)?) != wanted {
+            if host.now().mono >= until || !host.pause(LOOK_MS) {
+                let (path, word, name) = (self.path()?, act.word(), self.comm());
+                return Err(Fault::Failed(match wanted {
+                    true => format!(
+                        "`{path} {word}` ended well, but nothing shows that the service runs: the script has no `status`, no PID \
+                         file of it names a process, and no process is called `{name}`; give it a `status`, or a line PIDFILE= or \
+                         DAEMON= that says where to look"
+                    ),
+                    false => {
+                        format!("`{path} {word}` ended well, but its process still runs; its script has no `status`")
+                    }
+                }));
+            }
+        }
+        Ok(())
     }
 
     /// Where the script does not know itself: a PID file that it names, or a process called like the service or its daemon.
@@ -202,6 +246,18 @@ impl Script {
     }
 }
 
+/// Whether a script plainly has a case for `start` and none for `status`.
+fn is_mute(script: &str) -> bool {
+    let has_case = |word: &str| {
+        script.match_indices(word).any(|(at, _)| {
+            let (before, after) = (script[..at].chars().next_back(), script[at + word.len()..].trim_start());
+            let whole = before.is_none_or(|c| c.is_whitespace() || "|(\"'".contains(c));
+            whole && after.trim_start_matches(['"', '\'']).trim_start().starts_with([')', '|'])
+        })
+    };
+    script.contains("case") && has_case("start") && !has_case("status")
+}
+
 /// `S20name`.
 fn is_start_of(entry: &str, name: &str) -> bool {
     let rest = entry.strip_prefix('S').unwrap_or_default();
@@ -231,15 +287,9 @@ impl Init for Script {
         if self.has_process(host)? {
             return Ok(true);
         }
-        let done = self.ask(host, if self.family == Family::OpenWrt { "running" } else { "status" })?;
-        let said = format!("{}{}", done.stdout.text(), done.stderr.text()).to_lowercase();
-        let understood = !said.contains("usage") && !said.contains("syntax:");
-        match done.ended {
-            Ended::Exited(0) if understood => Ok(true),
-            // LSB: dead with a PID file, dead with a lock, not running.
-            Ended::Exited(1..=3) if understood => Ok(false),
-            Ended::Exited(_) => self.seems_to_run(host),
-            _ => Err(tool::fault(&format!("{} status", self.path()?), &done)),
+        match self.asked(host)? {
+            Some(runs) => Ok(runs),
+            None => self.seems_to_run(host),
         }
     }
 
@@ -255,8 +305,15 @@ impl Init for Script {
     fn act(&self, host: &mut Host, act: Act) -> Result<(), Fault> {
         match (act, self.call(host, act.word())) {
             // Few of them know how to.
-            (Act::Reload, Err(Fault::Failed(_))) => self.call(host, Act::Restart.word()),
-            (_, done) => done,
+            (Act::Reload, Err(Fault::Failed(_))) => self.call(host, Act::Restart.word())?,
+            (_, done) => done?,
+        }
+        if act != Act::Stop && self.has_process(host)? {
+            return Ok(());
+        }
+        match self.asked(host)? {
+            Some(_) => Ok(()),
+            None => self.await_process(host, act),
         }
     }
 
@@ -272,6 +329,22 @@ impl Init for Script {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_script_without_a_case_for_it_is_not_asked_for_its_status() {
+        for (script, expected) in [
+            ("case \"$1\" in\n  start) x;;\n  stop) y;;\nesac\n", true),
+            ("case $1 in\n\"start\") x;;\n'restart') y;;\n*) exit 0;;\nesac\n", true),
+            ("case $1 in start) x;; status) y;; esac", false),
+            ("case $1 in start|stop) x;; restart|force-reload|status) y;; esac", false),
+            ("case $1 in (start) x;; (\"status\") y;; esac", false),
+            ("# keeps the status) of things\ncase $1 in start) x;; esac", false),
+            ("exec /usr/sbin/handler \"$@\"\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_mute(script), expected, "{script}");
+        }
+    }
 
     #[test]
     fn links_are_recognised_by_number_and_name() {

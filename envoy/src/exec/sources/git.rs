@@ -59,6 +59,8 @@ struct Wanted<'t> {
     revision: Cow<'t, str>,
     update: bool,
     force: bool,
+    present: bool,
+    submodules: bool,
     depth: Option<String>,
     uid: u32,
     tool: Option<Tool>,
@@ -92,21 +94,27 @@ impl<'t> Wanted<'t> {
         let key =
             reader.text("ssh_key").map(|path| format!(" -i '{}' -o IdentitiesOnly=yes", path.replace('\'', "'\\''")));
         let ssh = format!("ssh -o BatchMode=yes{}", key.unwrap_or_default());
+        let url = reader.path("repository");
+        // What a repository from elsewhere contains is not fetched from this host's own files.
+        let local = url.starts_with("file://");
+        let protocols = if local { "file:git:http:https:ssh" } else { "git:http:https:ssh" };
         let environment = [
             ("GIT_TERMINAL_PROMPT", "0"),
             // `status` would write what it learned into the index, and a check only reads.
             ("GIT_OPTIONAL_LOCKS", "0"),
-            ("GIT_ALLOW_PROTOCOL", "file:git:http:https:ssh"),
+            ("GIT_ALLOW_PROTOCOL", protocols),
             ("GIT_SSH_COMMAND", &*ssh),
             ("LC_ALL", "C"),
         ];
         let tool = Tool::find(host, "git").map(|tool| tool.with_environment(&environment).running_as(user.as_deref()));
         Ok(Wanted {
             path: reader.path("target_path").trim_end_matches('/').to_string(),
-            url: reader.path("repository"),
+            url,
             revision: reader.text("revision").unwrap_or("HEAD".into()),
             update: reader.given_truth("update").unwrap_or(true),
             force: reader.truth("force"),
+            present: reader.is("state", "present", "present"),
+            submodules: reader.truth("submodules"),
             depth: reader.text("depth").map(|depth| format!("--depth={depth}")),
             uid,
             tool,
@@ -256,7 +264,43 @@ impl<'t> Wanted<'t> {
         let commit = if aim.name.is_some() { "FETCH_HEAD" } else { &aim.commit };
         let force: &[&str] = if self.force { &["--force"] } else { &[] };
         let args: Vec<&str> = ["checkout", "-q", "--detach"].iter().chain(force).chain(&[commit]).copied().collect();
+        self.call_inside(host, directory, &args)?;
+        self.fill(host, directory)
+    }
+
+    /// Brings what it contains of other repositories to the commits that it names.
+    fn fill(&self, host: &mut Host, directory: &str) -> Result<(), Fault> {
+        if !self.submodules {
+            return Ok(());
+        }
+        let force = self.force.then_some("--force");
+        // An address that has changed since counts at once.
+        self.call_inside(host, directory, &["submodule", "--quiet", "sync", "--recursive"])?;
+        let args: Vec<&str> =
+            ["submodule", "--quiet", "update", "--init", "--recursive"].into_iter().chain(force).collect();
         self.call_inside(host, directory, &args).map(|_| ())
+    }
+
+    /// How many of them are not there, or at another commit.
+    fn unfilled(&self, host: &mut Host) -> Result<usize, Fault> {
+        if !self.submodules {
+            return Ok(0);
+        }
+        let said = self.call_inside(host, &self.path, &["submodule", "status", "--recursive"])?;
+        Ok(said.lines().filter(|line| line.starts_with(['-', '+', 'U'])).count())
+    }
+
+    /// What goes, unless somebody's work would go with it.
+    fn unwanted(&self, host: &mut Host) -> Result<Option<Drift>, Fault> {
+        let Found::Copy(head) = self.found(host)? else { return Ok(None) };
+        let changed = if self.force || head.is_none() { 0 } else { self.changed_files(host)? };
+        match changed {
+            0 => Ok(Some(Drift::new(Action::Remove, head.map_or(String::new(), |id| id[..SHOWN].to_string())))),
+            n => Err(Fault::Refused(format!(
+                "{} has changes by hand in {n} of its files; it is left as it is: save them, or set `force: true`",
+                self.path
+            ))),
+        }
     }
 
     fn begin(&self, host: &mut Host, directory: &str) -> Result<(), Fault> {
@@ -304,6 +348,9 @@ fn is_commit(text: &str) -> bool {
 
 impl Statement for Wanted<'_> {
     fn probe(&mut self, host: &mut Host, _diff: bool) -> Result<Option<Drift>, Fault> {
+        if !self.present {
+            return self.unwanted(host);
+        }
         let head = match self.found(host)? {
             Found::Nothing | Found::Empty | Found::Copy(None) => {
                 if self.tool.is_none() && !self.task.enforce {
@@ -328,14 +375,31 @@ impl Statement for Wanted<'_> {
                 n => details.push(format!("{n} files were changed by hand")),
             }
         }
+        match self.unfilled(host)? {
+            0 => {}
+            1 => details.push("one submodule is not at its commit".to_string()),
+            n => details.push(format!("{n} submodules are not at their commits")),
+        }
         Ok(Drift::change(details))
     }
 
     fn converge(&mut self, host: &mut Host) -> Result<(), Fault> {
         let found = self.found(host)?;
+        if !self.present {
+            remove_all(host, &self.path)?;
+            host.root.forget();
+            return match host.locate(&self.path)? {
+                Some(place) => host.sync_later(&place, &self.path),
+                None => Ok(()),
+            };
+        }
         // Without updates a copy that is there stays where it is; only what was changed by hand is undone.
         if let (Found::Copy(Some(head)), false) = (&found, self.update || is_commit(&self.revision)) {
-            return self.call_inside(host, &self.path, &["checkout", "-q", "--force", "--detach", head]).map(|_| ());
+            let force: &[&str] = if self.force { &["--force"] } else { &[] };
+            let args: Vec<&str> =
+                ["checkout", "-q", "--detach"].iter().chain(force).copied().chain([&**head]).collect();
+            self.call_inside(host, &self.path, &args)?;
+            return self.fill(host, &self.path);
         }
         let aim = self.aim(host)?;
         match found {

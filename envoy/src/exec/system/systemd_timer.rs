@@ -101,6 +101,11 @@ impl<'t> Wanted<'t> {
 
 impl Statement for Wanted<'_> {
     fn probe(&mut self, host: &mut Host, diff: bool) -> Result<Option<Drift>, Fault> {
+        // What no systemd starts would never run, and nobody would be told.
+        if self.present && self.systemctl.is_none() && host.is_live() && self.task.enforce {
+            let message = "`systemctl` is not installed on this host: nothing would start the timer; use `cron`";
+            return Err(Fault::Failed(message.to_string()));
+        }
         if let Some(drift) = self.parts.probe(host, diff)? {
             return Ok(Some(drift));
         }

@@ -6,11 +6,11 @@ use common::outcome::Outcome::{Blocked, Changed, Failed, Ok as Fine};
 
 use super::sandbox::{Params, Sandbox, is_root, mode, text};
 
-const A: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+pub const A: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
 const B: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4g";
 
 /// A root with the accounts of a small host. Tools of shadow-utils need root to enter it.
-fn accounts() -> Sandbox {
+pub fn accounts() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.write("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nada:x:4001:4001:Ada:/home/ada:/bin/sh\n");
     sandbox.write("/etc/group", "root:x:0:\nwheel:x:10:root\nada:x:4001:\nextra:x:4100:ada\n");
@@ -20,7 +20,7 @@ fn accounts() -> Sandbox {
 }
 
 /// The same, live, with the tools of BusyBox played by scripts.
-fn busybox() -> Sandbox {
+pub fn busybox() -> Sandbox {
     let mut sandbox = accounts();
     sandbox.live = true;
     sandbox.fake_tool("addgroup", "echo \"$3:x:$2:\" >> $R/etc/group");
@@ -292,11 +292,11 @@ fn a_user_of_this_run_can_own_its_files() {
     assert_eq!(mode(&sandbox.at("/home/grace/.ssh")), 0o700);
 }
 
-fn keys(more: &[(&'static str, Value)]) -> Params {
+pub fn keys(more: &[(&'static str, Value)]) -> Params {
     user("ada", &[("key", text(&format!("{A} ada@laptop")))]).into_iter().chain(more.iter().cloned()).collect()
 }
 
-const FILE: &str = "/home/ada/.ssh/authorized_keys";
+pub const FILE: &str = "/home/ada/.ssh/authorized_keys";
 
 #[test]
 fn keys_come_with_their_directory_and_go() {

@@ -41,7 +41,7 @@ esac
 exit 0
 "#;
 
-fn engine() -> Sandbox {
+pub fn engine() -> Sandbox {
     let mut sandbox = Sandbox::new();
     sandbox.live = true;
     sandbox.write("/images/nginx:1", "sha256:aaa\n");
@@ -51,7 +51,7 @@ fn engine() -> Sandbox {
     sandbox
 }
 
-fn asked(more: &[(&'static str, Value)]) -> Params {
+pub fn asked(more: &[(&'static str, Value)]) -> Params {
     let mut params: Params = vec![("container", text("web")), ("image", text("nginx:1"))];
     params.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
     params.into_iter().chain(more.iter().cloned()).collect()

@@ -21,7 +21,7 @@ case " $* " in
 esac
 "#;
 
-fn sandbox() -> Sandbox {
+pub fn sandbox() -> Sandbox {
     let mut sandbox = Sandbox::new();
     sandbox.fake_tool("apt-get", APT);
     let tools = sandbox.search_path.take().unwrap();
@@ -31,7 +31,7 @@ fn sandbox() -> Sandbox {
     sandbox
 }
 
-fn from_url(sandbox: &Sandbox, content: &str, more: &[(&'static str, Value)]) -> Params {
+pub fn from_url(sandbox: &Sandbox, content: &str, more: &[(&'static str, Value)]) -> Params {
     sandbox.write("/away/demo_1.0_all.deb", content);
     let url = format!("file://{}", sandbox.at("/away/demo_1.0_all.deb").display());
     let hash = sha256(&[content.as_bytes()]).to_string();
@@ -173,7 +173,7 @@ fn bad_parameters_of_both_are_named() {
 }
 
 /// An archive of `demo-1/name`, and what asks for it.
-fn archive(sandbox: &Sandbox, build: &[&str]) -> Params {
+pub fn archive(sandbox: &Sandbox, build: &[&str]) -> Params {
     sandbox.write("/src/demo-1/name", "demo\n");
     let path = sandbox.at("/src.tar.gz");
     let status = Command::new("tar").arg("-czf").arg(&path).arg("-C").arg(sandbox.at("/src")).arg("demo-1").status();

@@ -60,7 +60,7 @@ fn real() -> Option<(Sandbox, Network)> {
     Some((sandbox, network))
 }
 
-fn rules(rules: &[&str], more: &[(&'static str, Value)]) -> Params {
+pub fn rules(rules: &[&str], more: &[(&'static str, Value)]) -> Params {
     let rules = Value::List(rules.iter().map(|rule| text(rule)).collect());
     [("rules", rules)].into_iter().chain(more.iter().cloned()).collect()
 }

@@ -275,6 +275,67 @@ fn bad_parameters_are_named_and_the_agent_itself_is_spared() {
 }
 
 #[test]
+fn absent_removes_a_working_copy_and_nobody_s_work() {
+    let Some(forge) = Forge::new() else { return };
+    let sandbox = &forge.sandbox;
+    let gone = vec![("target_path", text("/d/app")), ("state", text("absent"))];
+    sandbox.expect("git", &gone, Fine);
+    sandbox.expect("git", &forge.asked(&[]), Changed);
+    sandbox.write("/d/app/file", "by hand\n");
+    let report = sandbox.expect("git", &gone, Failed);
+    assert!(report.message.contains("changes by hand in 1 of its files"), "{}", report.message);
+    let force = gone.iter().cloned().chain([("force", Value::Bool(true))]).collect();
+    let before = sandbox.picture();
+    assert_eq!(sandbox.look("git", &force).message, format!("would remove: {}", &forge.two[..12]));
+    assert_eq!(sandbox.picture(), before);
+    sandbox.expect("git", &force, Changed);
+    assert!(!sandbox.at("/d/app").exists());
+    sandbox.expect("git", &force, Fine);
+    sandbox.expect("git", &forge.asked(&[]), Changed);
+    sandbox.expect("git", &gone, Changed);
+    sandbox.write("/d/app/data", "precious");
+    refused(sandbox, "git", &[(force.clone(), "not empty and not a working copy")]);
+    fs::remove_dir_all(sandbox.at("/d/app")).unwrap();
+    symlink("/srv/app.git", sandbox.at("/d/app")).unwrap();
+    refused(sandbox, "git", &[(force, "is a symbolic link, not a directory")]);
+    assert!(forge.at().join(".git").exists());
+}
+
+#[test]
+fn submodules_come_with_it_and_follow_it() {
+    let Some(forge) = Forge::new() else { return };
+    let sandbox = &forge.sandbox;
+    sandbox.write("/srv/lib.git/part", "1\n");
+    let lib = sandbox.at("/srv/lib.git");
+    git(&lib, &["init", "-q"]);
+    git(&lib, &["add", "."]);
+    git(&lib, &["commit", "-qm", "lib"]);
+    let url = format!("file://{}", lib.canonicalize().unwrap().display());
+    git(&forge.at(), &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", &url, "vendor"]);
+    git(&forge.at(), &["commit", "-qm", "with a part"]);
+    let plain = forge.asked(&[]);
+    let whole = forge.asked(&[("submodules", Value::Bool(true))]);
+    sandbox.expect("git", &plain, Changed);
+    assert_eq!(fs::read_dir(sandbox.at("/d/app/vendor")).unwrap().count(), 0);
+    let report = sandbox.look("git", &whole);
+    assert_eq!(report.message, "would change: one submodule is not at its commit");
+    sandbox.expect("git", &whole, Changed);
+    assert_eq!(sandbox.read("/d/app/vendor/part"), "1\n");
+    sandbox.expect("git", &whole, Fine);
+    // The part moves on, and so does what contains it.
+    sandbox.write("/srv/lib.git/part", "2\n");
+    git(&lib, &["commit", "-qam", "more"]);
+    git(&forge.at().join("vendor"), &["-c", "protocol.file.allow=always", "pull", "-q"]);
+    git(&forge.at(), &["commit", "-qam", "the newer part"]);
+    sandbox.expect("git", &whole, Changed);
+    assert_eq!(sandbox.read("/d/app/vendor/part"), "2\n");
+    sandbox.expect("git", &whole, Fine);
+    fs::remove_dir_all(sandbox.at("/d/app")).unwrap();
+    settles(sandbox, "git", &whole, "would create");
+    assert_eq!(sandbox.read("/d/app/vendor/part"), "2\n");
+}
+
+#[test]
 fn a_host_without_git_says_so() {
     let Some(mut forge) = Forge::new() else { return };
     forge.sandbox.search_path = Some("/nowhere".to_string());

@@ -3,8 +3,10 @@
 
 mod accounts;
 mod blockinfile;
+mod census;
 mod command;
 mod container;
+mod contracts;
 mod custom;
 mod directory;
 mod fetched;
@@ -16,6 +18,7 @@ mod host;
 mod ini;
 mod json_file;
 mod packages;
+mod placed;
 mod process;
 mod promises;
 mod replace;
@@ -27,4 +30,5 @@ mod sshkey;
 mod suite;
 mod symlink;
 mod system;
+mod tooled;
 mod undo;

@@ -40,7 +40,7 @@ const POLICY: &str = r#"
 echo "nginx:"; echo "  Installed: 1.0"; echo "  Candidate: 2.0"
 "#;
 
-fn debian() -> Sandbox {
+pub fn debian() -> Sandbox {
     let mut sandbox = Sandbox::new();
     sandbox.write("/var/lib/dpkg/status", "");
     sandbox.write("/var/lib/dpkg/info/.keep", "");
@@ -60,7 +60,7 @@ fn have(sandbox: &Sandbox, name: &str, version: &str, status: &str) {
 }
 
 /// These tools are beside real ones: a test that is for apt says so.
-fn package(names: &[&str], more: &[(&'static str, Value)]) -> Params {
+pub fn package(names: &[&str], more: &[(&'static str, Value)]) -> Params {
     let names = Value::List(names.iter().map(|name| text(name)).collect());
     [("package", names), ("manager", text("apt"))].into_iter().chain(more.iter().cloned()).collect()
 }
@@ -315,4 +315,37 @@ fn the_manager_is_found_by_its_database() {
     sandbox.search_path = Some(sandbox.at("/tools").display().to_string());
     let report = sandbox.expect("package", &vec![("package", text("curl"))], Failed);
     assert!(report.message.contains("no package manager is installed"), "{}", report.message);
+}
+
+#[test]
+fn a_manager_that_has_only_the_newest_says_so_before_it_replaces_anything() {
+    for (tool, database, content, offer) in [
+        (
+            "opkg",
+            "/usr/lib/opkg/status",
+            "Package: curl\nVersion: 8.0-1\nStatus: install user installed\n\n",
+            "case \"$*\" in *' list '*) echo 'curl - 8.1-1 - a client';; esac",
+        ),
+        (
+            "pacman",
+            "/var/lib/pacman/local/curl-8.0-1/desc",
+            "x\n",
+            "case \"$*\" in '-Si '*) echo 'Name            : curl'; echo 'Version         : 8.1-1';; esac",
+        ),
+    ] {
+        let mut sandbox = Sandbox::new();
+        sandbox.write(database, content);
+        sandbox.fake_tool(tool, offer);
+        let asked = |version: &str| vec![("package", text("curl")), ("version", text(version))];
+        sandbox.expect("package", &asked("8.0-1"), Fine);
+        sandbox.expect("package", &asked("8.0*"), Fine);
+        let report = sandbox.expect("package", &asked("7.9-1"), Failed);
+        let expected = format!("{tool} installs only what its repositories have, and they have curl 8.1-1, not 7.9-1");
+        assert!(report.message.contains(&expected) && report.message.contains("nonrepo_package"), "{}", report.message);
+        let calls = sandbox.calls();
+        assert!(!calls.contains(" install ") && !calls.contains("-S "), "{tool}: {calls}");
+        // The one that they have is installed; this tool only says that it did.
+        let report = sandbox.expect("package", &asked("8.1*"), Failed);
+        assert!(report.message.contains("still differs"), "{}", report.message);
+    }
 }

@@ -10,7 +10,7 @@ fn params(more: &[(&'static str, Value)]) -> Params {
     [("target_path", text("/d/x"))].into_iter().chain(more.iter().cloned()).collect()
 }
 
-fn one_to_two() -> Params {
+pub fn one_to_two() -> Params {
     params(&[("pattern", text("^port=1$")), ("replacement", text("port=2"))])
 }
 

@@ -10,12 +10,13 @@ use common::outcome::Outcome::{Changed, Failed, Ok as Fine};
 use super::sandbox::{Params, Sandbox, text};
 
 const URL: &str = "https://packages.example.com/x";
-const KEY: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nabc\n-----END PGP PUBLIC KEY BLOCK-----";
+pub const KEY: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nabc\n-----END PGP PUBLIC KEY BLOCK-----";
 const MANAGERS: [(&str, &str); 6] =
     [("apt", "apt-get"), ("dnf", "dnf"), ("zypper", "zypper"), ("apk", "apk"), ("pacman", "pacman"), ("opkg", "opkg")];
 
-fn host() -> Sandbox {
+pub fn host() -> Sandbox {
     let mut sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.at("/var/tmp")).unwrap();
     for folder in ["/etc/apt/sources.list.d", "/etc/yum.repos.d", "/etc/zypp/repos.d", "/etc/apk/keys", "/etc/opkg"] {
         fs::create_dir_all(sandbox.at(folder)).unwrap();
     }
@@ -28,7 +29,7 @@ fn host() -> Sandbox {
     sandbox
 }
 
-fn repository(manager: &str, more: &[(&'static str, Value)]) -> Params {
+pub fn repository(manager: &str, more: &[(&'static str, Value)]) -> Params {
     let mut params = vec![("repository", text("demo")), ("manager", text(manager)), ("url", text(URL))];
     if manager == "apt" {
         params.push(("suites", text("stable")));

@@ -34,7 +34,7 @@ esac
 exit 0
 "#;
 
-fn systemd() -> Sandbox {
+pub fn systemd() -> Sandbox {
     let mut sandbox = Sandbox::new();
     sandbox.live = true;
     let folders = ["/run/systemd/system", "/run/systemd/units", "/etc/systemd/system/multi-user.target.wants"];
@@ -50,7 +50,7 @@ fn asked(more: &[(&'static str, Value)]) -> Params {
     [("service", text("nginx"))].into_iter().chain(more.iter().cloned()).collect()
 }
 
-fn running() -> Params {
+pub fn running() -> Params {
     asked(&[("state", text("running")), ("enabled", Value::Bool(true))])
 }
 
@@ -430,8 +430,33 @@ fn services_of_busybox_are_started_by_their_names_if_they_are_executable() {
     fs::remove_dir_all(sandbox.at("/proc/77")).unwrap();
     sandbox.calls();
     let report = sandbox.expect("service", &asked(&[("state", text("running"))]), Failed);
-    assert!(report.message.contains("still differs"), "{}", report.message);
+    assert!(report.message.contains("no process is called `nginx`; give it a `status`"), "{}", report.message);
     assert_eq!(sandbox.calls(), "script status\nscript start\nscript status\n");
+}
+
+/// As on a small router: no `status`, no PID file, and a status of 0 for every word.
+#[test]
+fn a_script_that_takes_every_word_settles_by_the_process_of_its_service() {
+    let sandbox = scripts("/etc/init.d/S50nginx", "exit 3");
+    let root = sandbox.dir.path().display();
+    let script = format!(
+        "#!/bin/sh\necho script $1 >> {root}/tools/log\ncase \"$1\" in\n\
+         start) mkdir -p {root}/proc/77; printf 'Name:\\tnginx\\nState:\\tS\\n' > {root}/proc/77/status;;\n\
+         stop) rm -r {root}/proc/77;;\nrestart) $0 stop; $0 start;;\nesac\n"
+    );
+    sandbox.write("/etc/init.d/S50nginx", &script);
+    fs::remove_dir_all(sandbox.at("/proc/77")).unwrap();
+    settles(&sandbox, "service", &asked(&[("state", text("running"))]), "was not running");
+    assert_eq!(sandbox.calls(), "script start\n", "it is never asked what it cannot tell");
+    settles(&sandbox, "service", &asked(&[("state", text("stopped"))]), "was running");
+    assert_eq!(sandbox.calls(), "script stop\n");
+    // A daemon that does not come, and one that does not go.
+    sandbox.write("/etc/init.d/S50nginx", "#!/bin/sh\ncase $1 in start|stop) exit 0;; esac\n");
+    let report = sandbox.expect("service", &asked(&[("state", text("running"))]), Failed);
+    assert!(report.message.contains("the script has no `status`"), "{}", report.message);
+    sandbox.write("/proc/77/status", "Name:\tnginx\nState:\tS\n");
+    let report = sandbox.expect("service", &asked(&[("state", text("stopped"))]), Failed);
+    assert!(report.message.contains("its process still runs"), "{}", report.message);
 }
 
 #[test]

@@ -37,6 +37,24 @@ impl Subject {
     }
 }
 
+/// All of them.
+pub const CASES: [fn(&Subject); 14] = [
+    converges_from_absent_in_one_run_and_then_changes_nothing,
+    dry_runs_write_nothing,
+    every_difference_is_detected_and_removed,
+    what_is_in_the_way_is_refused_and_left_as_it_is,
+    absent_removes_and_then_changes_nothing,
+    a_missing_parent_is_named,
+    parents_that_are_links_stay_below_the_root,
+    links_of_others_and_loops_are_refused,
+    the_agent_itself_is_spared,
+    bad_parameters_are_named,
+    foreign_names_beside_it_do_not_matter,
+    a_read_only_disk_blocks_and_changes_nothing,
+    a_full_disk_blocks_and_leaves_the_old_state,
+    rests_of_a_killed_agent_do_not_matter,
+];
+
 /// Runs all of them.
 pub fn check(subject: &Subject) {
     check_all_but_default(subject);
@@ -46,20 +64,7 @@ pub fn check(subject: &Subject) {
 
 /// The same for a type that has a target where none is named.
 pub fn check_all_but_default(subject: &Subject) {
-    converges_from_absent_in_one_run_and_then_changes_nothing(subject);
-    dry_runs_write_nothing(subject);
-    every_difference_is_detected_and_removed(subject);
-    what_is_in_the_way_is_refused_and_left_as_it_is(subject);
-    absent_removes_and_then_changes_nothing(subject);
-    a_missing_parent_is_named(subject);
-    parents_that_are_links_stay_below_the_root(subject);
-    links_of_others_and_loops_are_refused(subject);
-    the_agent_itself_is_spared(subject);
-    bad_parameters_are_named(subject);
-    foreign_names_beside_it_do_not_matter(subject);
-    a_read_only_disk_blocks_and_changes_nothing(subject);
-    a_full_disk_blocks_and_leaves_the_old_state(subject);
-    rests_of_a_killed_agent_do_not_matter(subject);
+    CASES.iter().for_each(|case| case(subject));
 }
 
 fn converges_from_absent_in_one_run_and_then_changes_nothing(subject: &Subject) {

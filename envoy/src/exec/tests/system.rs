@@ -10,7 +10,7 @@ use super::sandbox::{Mounted, Params, Sandbox, mode, text};
 use super::suite::{Subject, check_all_but_default, refused, settles};
 
 /// A running system with the directories of one.
-fn live() -> Sandbox {
+pub fn live() -> Sandbox {
     let mut sandbox = Sandbox::new();
     sandbox.live = true;
     for folder in ["/etc/security", "/etc/systemd/system", "/etc/cron.d", "/lib/modules/6.1", "/sys/module"] {
@@ -250,7 +250,7 @@ fn modules_are_loaded_now_and_at_start() {
     assert_eq!(sandbox.calls(), "modprobe nope\n");
 }
 
-fn job(more: &[(&'static str, Value)]) -> Params {
+pub fn job(more: &[(&'static str, Value)]) -> Params {
     [("job", text("nightly")), ("command", text("/usr/bin/report 'a b'"))]
         .into_iter()
         .chain(more.iter().cloned())
@@ -314,7 +314,7 @@ fn jobs_are_marked_lines_where_cron_has_no_directory() {
     assert!(report.message.contains("only in /etc/cron.d"), "{}", report.message);
 }
 
-fn timer(more: &[(&'static str, Value)]) -> Params {
+pub fn timer(more: &[(&'static str, Value)]) -> Params {
     let base = [("unit", text("app-cleanup")), ("command", text("/usr/bin/app \"$HOME\" 50%"))];
     base.into_iter().chain(more.iter().cloned()).collect()
 }
@@ -382,12 +382,12 @@ fn timers_in_a_sysroot_need_no_systemd() {
     assert!(sandbox.expect("systemd_timer", &other, Failed).message.contains("allow_self"));
 }
 
-fn scratch(more: &[(&'static str, Value)]) -> Params {
+pub fn scratch(more: &[(&'static str, Value)]) -> Params {
     let base = [("target_path", text("/scratch")), ("source", text("tmpfs")), ("fstype", text("tmpfs"))];
     base.into_iter().chain(more.iter().cloned()).collect()
 }
 
-fn mounts() -> Sandbox {
+pub fn mounts() -> Sandbox {
     let mut sandbox = live();
     fs::create_dir(sandbox.at("/scratch")).unwrap();
     sandbox.write("/etc/fstab", "# by hand\n/dev/sda1 / ext4 defaults 0 1\n");
