@@ -205,7 +205,8 @@ pub fn compile_file(
     errors.append(&mut files.errors);
     let none = BTreeMap::new();
     errors.extend(secrets::refused(&doc));
-    if let (Some(parsed), true) = (&parsed, errors.is_empty()) {
+    let sound = errors.is_empty();
+    if let Some(parsed) = &parsed {
         for (site, what) in missing_vars(parsed, &none) {
             let error = match &site.template {
                 None => doc.error(site.at, what),
@@ -217,6 +218,8 @@ pub fn compile_file(
             errors.push(error.cure("set it in `vars` of this file, or write `| default(...)` behind it"));
         }
         match join(&[parsed]) {
+            // The target may be one of the resources that have errors.
+            _ if !sound => {}
             Ok(plan) if errors.is_empty() => {
                 let bundle = assemble(Head { mapping: path, environment: "" }, &none, &[parsed], &plan);
                 return checked_size(bundle).map_err(|what| vec![Error::whole(path, what)]);

@@ -321,8 +321,12 @@ impl<'d> Parser<'d, '_> {
 
     fn kind(&mut self, node: &Node, map: &Map) -> Option<&'static Type> {
         let Some(written) = map.get("type") else {
-            let error = self.doc.error(node.at, "the resource has no `type`");
-            self.errors.push(error.cure("add `type: TYPE`; `vigo-envoy doc` lists the types"));
+            let similar = map.keys().filter(|key| nearest(key, ["type"]).is_some());
+            let cure = match similar.min() {
+                Some(key) => format!("did you mean `type` where it says `{key}`?"),
+                None => "add `type: TYPE`; `vigo-envoy doc` lists the types".to_string(),
+            };
+            self.errors.push(self.doc.error(node.at, "the resource has no `type`").cure(cure));
             return None;
         };
         let name = self.take(self.doc.expect_name(written, "type"))?;

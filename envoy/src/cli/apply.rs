@@ -118,7 +118,7 @@ fn load(path: &Path) -> Result<(Bundle, Files), Failure> {
         Ok(bundle) => Ok((bundle, files)),
         Err(errors) => {
             // Many lines on purpose: every error with its place, at once.
-            eprint!("{}", yaml::render(&errors));
+            eprintln!("{}", yaml::render(&errors));
             Err(Failure::new(Exit::BadConfig, format!("{} cannot be applied", path.display()))
                 .hint("correct what is shown above; nothing was changed"))
         }

@@ -60,9 +60,15 @@ pub(super) fn show(document: &RunDocument, common: &Common, diff: bool) -> Resul
         let value = serde_json::to_value(document).unwrap_or_default();
         return print(&format!("{value}\n"));
     }
+    print(&prose(document, diff))
+}
+
+fn prose(document: &RunDocument, diff: bool) -> String {
     let mut out = String::new();
     for resource in &document.resources {
-        if resource.outcome != "ok" && resource.outcome != "skipped" {
+        // Skipped by its own `when` is as wished, and has nothing to say.
+        let as_wished = resource.outcome == "ok" || (resource.outcome == "skipped" && resource.message.is_empty());
+        if !as_wished {
             out.push_str(&text(resource, diff));
         }
     }
@@ -91,7 +97,7 @@ pub(super) fn show(document: &RunDocument, common: &Common, diff: bool) -> Resul
     if !document.server.is_empty() {
         out.push_str(&format!("server: {}\n", document.server));
     }
-    print(&out)
+    out
 }
 
 fn text(resource: &ResourceDocument, diff: bool) -> String {
@@ -121,6 +127,29 @@ pub(super) fn exit(document: &RunDocument, detailed: bool) -> Exit {
 mod tests {
     use super::*;
     use crate::agent::status::LastRunDocument;
+
+    #[test]
+    fn what_was_not_done_is_said_and_what_was_not_wanted_is_not() {
+        let one = |outcome: &str, name: &str, message: &str| ResourceDocument {
+            outcome: outcome.into(),
+            name: name.into(),
+            message: message.into(),
+            r#type: "file".into(),
+            ..ResourceDocument::default()
+        };
+        let resources = vec![
+            one("ok", "a", ""),
+            one("skipped", "b", ""),
+            one("failed", "c", "no disk"),
+            one("skipped", "d", "not checked: `c`, which it depends on, is not settled"),
+        ];
+        let text = prose(&RunDocument { resources, ..RunDocument::default() }, false);
+        let lines: Vec<&str> = text.lines().take(2).collect();
+        assert_eq!(
+            lines,
+            ["failed file c: no disk", "skipped file d: not checked: `c`, which it depends on, is not settled"]
+        );
+    }
 
     #[test]
     fn exit_codes_say_what_happened() {

@@ -133,9 +133,13 @@ impl Place {
     }
 
     fn open_once(&self) -> Result<Opened, SecretError> {
+        let (names, mut opened) = (self.names()?, Opened::default());
+        // The key is made with the first secret.
+        if names.is_empty() && !self.key.exists() {
+            return Ok(opened);
+        }
         let keys = self.keys()?;
-        let mut opened = Opened::default();
-        for name in self.names()? {
+        for name in names {
             match self.read(&keys, &name) {
                 Ok((secret, _)) => opened.vault.put(name, secret),
                 Err(SecretError::Bad(name, why)) => opened.bad.push((name, why)),

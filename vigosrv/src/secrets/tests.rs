@@ -119,11 +119,14 @@ fn rotation_survives_a_crash_at_any_point() {
 #[test]
 fn a_missing_or_wrong_key_says_what_to_do() {
     let (_dir, place) = place();
+    set(&place, "a", "value", 1);
     std::fs::write(&place.key, "nonsense").unwrap();
     let text = place.open().unwrap_err().to_string();
     assert!(text.contains("secrets/.master.key") && text.contains("recovery kit"), "{text}");
     std::fs::remove_file(&place.key).unwrap();
     assert!(matches!(place.open(), Err(SecretError::File(_))));
+    place.remove("a").unwrap();
+    assert_eq!(place.open().unwrap().vault.len(), 0, "without secrets there need be no key yet");
 }
 
 #[test]

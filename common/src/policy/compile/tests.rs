@@ -99,3 +99,10 @@ fn a_cycle_is_shown_as_a_path() {
         "{message}"
     );
 }
+
+#[test]
+fn an_undefined_variable_is_said_beside_other_errors() {
+    let text = "resources:\n  - {name: a, type: exec, command: '{{ vars.nope }}'}\n  - {name: b, typ: exec}\n";
+    let said = compile(text).unwrap_err();
+    assert!(said.contains("`vars.nope` is not defined") && said.contains("no `type`"), "{said}");
+}
