@@ -375,38 +375,48 @@ fn runs_waiting(queue: &Value) -> u64 {
     queue["lanes"].as_array().into_iter().flatten().filter_map(|lane| lane["runs"].as_u64()).sum()
 }
 
-/// The agent: named, beside this program, in PATH, or, in a checkout, built.
+/// The agent: named, or beside this program; in a checkout it is built where it is missing or of another commit; else in PATH.
 fn find_envoy(named: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(path) = named {
         return Ok(path.to_path_buf());
     }
     let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("vigo-envoy")));
     let beside = beside.unwrap_or_default();
-    if beside.is_file() {
+    if is_of_this_commit(&beside) || (build_envoy(&beside) && beside.is_file()) {
         return Ok(beside);
     }
     let paths = std::env::var_os("PATH").unwrap_or_default();
-    if let Some(found) = std::env::split_paths(&paths).map(|dir| dir.join("vigo-envoy")).find(|path| path.is_file()) {
-        return Ok(found);
-    }
+    let in_path = std::env::split_paths(&paths).map(|dir| dir.join("vigo-envoy"));
+    let missing = || {
+        let hint = "build it (`cargo build --release --bin vigo-envoy`), or name it with --envoy";
+        Failure::failed("vigo-envoy is not here").hint(hint)
+    };
+    std::iter::once(beside).chain(in_path).find(|path| path.is_file()).ok_or_else(missing)
+}
+
+fn is_of_this_commit(envoy: &Path) -> bool {
+    let said = Command::new(envoy).arg("--version").output();
+    let commit = format!("(commit {},", common::cli::COMMIT);
+    said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains(&commit))
+}
+
+/// Builds the agent beside this program, where this program was built in a checkout that is still here.
+fn build_envoy(beside: &Path) -> bool {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let release = beside.parent().and_then(Path::file_name).is_some_and(|name| name == "release");
-    if checkout.join("Cargo.toml").is_file() && beside.parent().is_some_and(|dir| dir.join("deps").is_dir()) {
-        eprintln!("vigosrv: building vigo-envoy once, it is not here yet");
-        let mut cargo = Command::new("cargo");
-        cargo.current_dir(checkout).args(["build", "--quiet", "--package", "vigo-envoy"]);
-        if let Some(target) = beside.parent().and_then(Path::parent) {
-            cargo.arg("--target-dir").arg(target);
-        }
-        if release {
-            cargo.arg("--release");
-        }
-        if cargo.status().is_ok_and(|status| status.success()) && beside.is_file() {
-            return Ok(beside);
-        }
+    let Some(dir) = beside.parent().filter(|dir| dir.join("deps").is_dir()) else { return false };
+    if !checkout.join("Cargo.toml").is_file() {
+        return false;
     }
-    Err(Failure::failed("vigo-envoy is not here")
-        .hint("build it (`cargo build --release --bin vigo-envoy`), or name it with --envoy"))
+    eprintln!("vigosrv: building vigo-envoy, which is not here or of another commit");
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(checkout).args(["build", "--quiet", "--package", "vigo-envoy"]);
+    if let Some(target) = dir.parent() {
+        cargo.arg("--target-dir").arg(target);
+    }
+    if dir.file_name().is_some_and(|name| name == "release") {
+        cargo.arg("--release");
+    }
+    cargo.status().is_ok_and(|status| status.success())
 }
 
 /// The example that is published: path below `stacks/`, content.
