@@ -322,6 +322,15 @@ def _(server):
     return enroll(server, name="second-user", secret=secret)
 
 
+@case("a check-in that shows a sealing key which another key signed")
+def _(server):
+    channel = member(server, "other-sealing-key")[0]
+    key = bytes(range(32))
+    signature = wire.Key(os.urandom(32)).sign("vigo-sealing-v1", key)
+    request = pb.CheckInRequest(sealing_key=key, sealing_signature=signature)
+    return channel.call("CheckIn", request.SerializeToString())
+
+
 @case("a host name that another key holds")
 def _(server):
     enroll(server, name="taken")

@@ -81,6 +81,36 @@ fn a_renamed_envoy_gets_the_policy_of_its_new_name() {
 }
 
 #[test]
+fn an_envoy_that_is_rekeyed_gets_its_secrets_under_the_new_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, mut envoy) = scene(dir.path(), &[("*", "one")]);
+    let set = |server: &Server, value: &str| {
+        let file = dir.path().join("value");
+        fs::write(&file, value).unwrap();
+        server.cli(&["secrets", "set", "a/b", "--file", &file.to_string_lossy()]);
+    };
+    set(&server, "the first");
+    server.publish(&[(MAPPINGS, &mappings(&[("*", "secret:a/b")]))]);
+    envoy.keeps("the first");
+    let (key, former) = (envoy.dir.join("identity/sealing_key"), envoy.dir.join("identity/sealing_key.former"));
+    let before = fs::read(&key).unwrap();
+    server.cli(&["envoys", "rekey", NAME]);
+    wait_until("the new key to be stored", || {
+        server.cli(&["events"])["events"].as_array()?.iter().any(|event| event["kind"] == "rekeyed").then_some(())
+    });
+    assert_ne!(fs::read(&key).unwrap(), before);
+    assert_eq!(fs::read(&former).unwrap(), before);
+    set(&server, "the second");
+    envoy.keeps("the second");
+    // Sealed to the new key alone, and from the store, without a server.
+    server.stop();
+    envoy.kill();
+    fs::remove_file(&former).unwrap();
+    envoy.start();
+    envoy.repairs("the second");
+}
+
+#[test]
 fn an_envoy_follows_its_server_to_another_address_and_delivers_there() {
     let dir = tempfile::tempdir().unwrap();
     let (mut old, envoy) = scene(dir.path(), &[("*", "one")]);

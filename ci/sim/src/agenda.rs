@@ -13,39 +13,88 @@ use crate::net::{ToAgent, ToServer};
 #[derive(Debug)]
 pub(crate) enum What {
     /// The agent's deadline. Stale when `incarnation` or the deadline moved on.
-    AgentTick { host: usize, incarnation: u32 },
+    AgentTick {
+        host: usize,
+        incarnation: u32,
+    },
     /// A message reaches an agent.
-    ToAgent { host: usize, incarnation: u32, message: ToAgent },
+    ToAgent {
+        host: usize,
+        incarnation: u32,
+        message: ToAgent,
+    },
     /// The owner of an agent's store does its next request.
-    StoreTurn { host: usize, incarnation: u32 },
+    StoreTurn {
+        host: usize,
+        incarnation: u32,
+    },
     /// Traits are gathered.
-    Traits { host: usize, incarnation: u32, ticket: Ticket },
+    Traits {
+        host: usize,
+        incarnation: u32,
+        ticket: Ticket,
+    },
     /// A run ends.
-    RunEnd { host: usize, incarnation: u32 },
+    RunEnd {
+        host: usize,
+        incarnation: u32,
+    },
     /// Pins are on disk.
-    PinsSaved { host: usize, incarnation: u32 },
+    PinsSaved {
+        host: usize,
+        incarnation: u32,
+    },
+    SealingKey {
+        host: usize,
+        incarnation: u32,
+    },
     /// The blob directory answers.
-    BlobsChecked { host: usize, incarnation: u32, ticket: Ticket, missing: Vec<common::bundle::BlobRef> },
+    BlobsChecked {
+        host: usize,
+        incarnation: u32,
+        ticket: Ticket,
+        missing: Vec<common::bundle::BlobRef>,
+    },
     /// A blob is written.
-    BlobWritten { host: usize, incarnation: u32, hash: Hash32 },
+    BlobWritten {
+        host: usize,
+        incarnation: u32,
+        hash: Hash32,
+    },
     /// An agent starts; `reboot` gives it a new boot id.
-    AgentStart { host: usize, reboot: bool },
+    AgentStart {
+        host: usize,
+        reboot: bool,
+    },
     /// A message reaches the server.
-    ToServer { boot: u32, message: ToServer },
+    ToServer {
+        boot: u32,
+        message: ToServer,
+    },
     /// The server's deadline.
-    ServerTick { boot: u32 },
+    ServerTick {
+        boot: u32,
+    },
     /// The writer commits what is queued.
-    WriterTurn { boot: u32 },
+    WriterTurn {
+        boot: u32,
+    },
     /// The server starts.
     ServerStart,
     /// The next fault, or the end of one.
     Fault(crate::faults::Fault),
     /// Somebody breaks a resource of a host.
-    Drift { host: usize },
+    Drift {
+        host: usize,
+    },
     /// A new host enrolls.
-    Enroll { host: usize },
+    Enroll {
+        host: usize,
+    },
     /// The operator publishes another version.
-    Publish { version: u32 },
+    Publish {
+        version: u32,
+    },
 }
 
 /// The agenda.

@@ -35,6 +35,7 @@ pub(crate) struct Host {
     pub uuid: Option<Uuid>,
     /// On disk.
     pub pins: Option<Pins>,
+    pub sealing: [u8; 32],
     pub cache: MemoryCache,
     pub blobs: BTreeSet<Hash32>,
     /// Resource name to what it is set to: the host itself.
@@ -73,6 +74,7 @@ impl Host {
             key_seed,
             uuid: None,
             pins: None,
+            sealing: [9; 32],
             cache: MemoryCache::default(),
             blobs: BTreeSet::new(),
             state: BTreeMap::new(),
@@ -117,6 +119,7 @@ impl Host {
             config: self.config(),
             uuid,
             key: self.key(),
+            sealing: self.sealing,
             pins,
             loaded,
             boot_id: format!("{}-{}", self.name, self.boot),

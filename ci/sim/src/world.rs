@@ -242,6 +242,10 @@ impl World {
                 self.hosts[host].pins = Some(pins);
                 self.agent_event(host, AgentEvent::PinsSaved { result: Ok(()) });
             }
+            What::SealingKey { host, incarnation } if self.alive(host, incarnation) => {
+                let result = Ok(self.hosts[host].sealing);
+                self.agent_event(host, AgentEvent::SealingKey { result });
+            }
             What::BlobsChecked { host, incarnation, ticket, missing } if self.alive(host, incarnation) => {
                 let missing = missing.into_iter().map(|blob| (blob, 0)).collect();
                 self.agent_event(host, AgentEvent::BlobsChecked { ticket, missing });

@@ -331,6 +331,11 @@ pub struct CheckInRequest {
     /// Status that the agent computes from its own history (Status below).
     #[prost(uint32, tag = "11")]
     pub status: u32,
+    /// While its receipt names another one: the sealing key that it has now (X25519), and its signature as at enrollment.
+    #[prost(bytes = "vec", tag = "12")]
+    pub sealing_key: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "13")]
+    pub sealing_signature: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RunCounts {
@@ -368,6 +373,12 @@ pub struct CheckInReply {
     /// The stored trait hash differs: send the stable trees with the next Report.
     #[prost(bool, tag = "9")]
     pub want_traits: bool,
+    /// An operator wants another sealing key: make one and show it with the next check-in.
+    #[prost(bool, tag = "10")]
+    pub want_sealing_key: bool,
+    /// For a sealing key that is stored: a receipt that names it.
+    #[prost(message, optional, tag = "11")]
+    pub receipt: ::core::option::Option<Signed>,
 }
 /// Nested message and enum types in `CheckInReply`.
 pub mod check_in_reply {

@@ -44,6 +44,8 @@ pub struct AgentInit {
     pub uuid: Uuid,
     /// Its identity key.
     pub key: SigningKey,
+    /// Public half of the key that its secrets are sealed to.
+    pub sealing: [u8; 32],
     /// Whom it trusts.
     pub pins: Pins,
     /// What the store held.

@@ -322,7 +322,7 @@ impl Agent {
         self.contact = Contact::Up(Box::new(Up::new(link, channel.address, hold, standing, cx.now.mono)));
     }
 
-    fn take_receipt(&mut self, receipt: Option<wire::Signed>, cx: &mut Cx<'_>) {
+    pub(super) fn take_receipt(&mut self, receipt: Option<wire::Signed>, cx: &mut Cx<'_>) {
         let Some(signed) = receipt else { return };
         let own = self.key.public();
         let fits = |receipt: &Receipt| receipt.uuid == self.uuid && receipt.public_key == own;

@@ -54,6 +54,8 @@ pub struct Agent {
     pub(super) config: AgentConfig,
     pub(super) uuid: Uuid,
     pub(super) key: SigningKey,
+    /// Public half of the key that secrets are sealed to; the server hears of it while its receipt names another one.
+    pub(super) sealing: [u8; 32],
     pub(super) boot_id: String,
     pub(super) machine_id: String,
     pub(super) version: String,
@@ -149,7 +151,7 @@ pub struct Agent {
 impl Agent {
     /// The agent as it is when its process starts. `out` takes the first effects; the shell then sends [`Event::Tick`].
     pub fn new(init: AgentInit, now: Now, out: &mut Vec<Effect>) -> Agent {
-        let AgentInit { mode, config, uuid, key, pins, loaded, boot_id, machine_id, version, build_ms } = init;
+        let AgentInit { mode, config, uuid, key, sealing, pins, loaded, boot_id, machine_id, version, build_ms } = init;
         let (gate, gate_incidents) = Gate::load(uuid, &loaded, &pins);
         let (queue, queue_incidents) = Queue::load(&loaded, now);
         let notes = Notes::load(&loaded.meta);
@@ -161,6 +163,7 @@ impl Agent {
             mode,
             uuid,
             key,
+            sealing,
             boot_id,
             machine_id,
             version,
@@ -248,6 +251,7 @@ impl Agent {
             Event::Confirm { run_id } => self.on_confirm(run_id, &mut cx),
             Event::BlobsChecked { ticket, missing } => self.on_blobs_checked(ticket, missing, &mut cx),
             Event::BlobWritten { hash, result } => self.on_blob_written(hash, result, &mut cx),
+            Event::SealingKey { result } => self.on_sealing_key(result, &mut cx),
             Event::PinsSaved { result } => self.on_pins_saved(result, &mut cx),
             Event::Control { id, request } => self.on_control(id, request, &mut cx),
             Event::Signal(Signal::Term) => self.on_term(&mut cx),

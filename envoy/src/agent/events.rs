@@ -144,6 +144,11 @@ pub enum Event {
         /// On an error what was there is gone: the transfer starts at 0.
         result: Result<(), String>,
     },
+    /// A new sealing key is on disk and synced, or not.
+    SealingKey {
+        /// Its public half.
+        result: Result<[u8; 32], String>,
+    },
     /// The pins are on disk and synced, or not.
     PinsSaved {
         /// The outcome.
@@ -262,6 +267,8 @@ pub enum Effect {
     BlobsKeep(Vec<Hash32>),
     /// Replaces the pin file, synced; [`Event::PinsSaved`] answers.
     SavePins(Box<Pins>),
+    /// Makes another sealing key, and keeps the present one beside it; [`Event::SealingKey`] answers.
+    RenewSealingKey,
     /// Answers the control socket.
     ControlReply {
         /// As in [`Event::Control`].

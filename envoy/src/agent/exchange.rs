@@ -212,6 +212,7 @@ impl Agent {
         let (version, hash) = held.map(|held| (held.assignment.version, held.assignment_hash)).unwrap_or_default();
         // What runs from the previous slot is not named: the server sends what belongs into the current one.
         let bundle = held.filter(|held| !held.fallback).map(|held| held.assignment.bundle.0.to_vec());
+        let (sealing_key, sealing_signature) = self.sealing_to_show();
         let waiting = self.queue.waiting().map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         let request = wire::CheckInRequest {
             epoch: version.epoch,
@@ -225,6 +226,8 @@ impl Agent {
             last_run: (self.n_runs > 0).then(|| counts_to_wire(&self.last_counts)),
             assignment_hash: hash,
             status: self.last_status as u32,
+            sealing_key,
+            sealing_signature,
         };
         let call = self.fresh_call();
         let deadline = cx.now.mono + limits::CALL_TIMEOUT_MS + GUARD_MS;
@@ -275,6 +278,10 @@ impl Agent {
         self.note_skew(cx);
         self.learn_revocation(reply.revocation);
         self.wants_traits |= reply.want_traits;
+        self.take_receipt(reply.receipt.clone(), cx);
+        if reply.want_sealing_key {
+            self.renew_sealing_key(cx);
+        }
         let interval = self.schedule.interval_ms();
         self.next_check = splay::next_due(now, &self.uuid, interval, interval / 2);
         self.not_before = now;

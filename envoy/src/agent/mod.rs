@@ -25,6 +25,7 @@ mod persist;
 pub mod pins;
 mod refusal;
 mod schedule;
+mod sealing;
 mod session;
 pub mod status;
 #[cfg(test)]

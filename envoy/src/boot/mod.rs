@@ -10,8 +10,8 @@ pub use enroll::{Enroll, Trusting, enroll};
 pub use runner::BlobDir;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use common::bundle::SealedSecret;
 use common::cli::{Exit, Failure, VERSION, build_ms};
@@ -29,7 +29,7 @@ use crate::control::SOCKET;
 use crate::exec::Unseal;
 use crate::identity::{Enrollment, IdentityDir, SealingKey};
 use crate::traits::{Gatherer, Root};
-use reactor::{Inbox, Parts, Ports, Reactor, SavePins, translate};
+use reactor::{Inbox, Parts, Ports, Reactor, RenewSealingKey, SavePins, translate};
 use runner::{Runner, Surroundings};
 use verifier::Verify;
 
@@ -135,7 +135,9 @@ fn start(setup: &Setup, mode: Mode, restart: Arc<AtomicBool>) -> Result<(Reactor
     let ports = Ports::open().map_err(|error| cannot("the event loop", &error))?;
     let owner = start_owner(setup, store, &blob_dir, ports.inbox(), restart.clone())
         .map_err(|error| cannot("the store's thread", &error))?;
-    let runner = start_runner(setup, enrollment.uuid, keys.sealing, &blob_dir, ports.inbox())
+    let sealing = keys.sealing.public;
+    let unsealer = Arc::new(Unsealer(Mutex::new((keys.sealing, keys.former_sealing))));
+    let runner = start_runner(setup, enrollment.uuid, unsealer.clone(), &blob_dir, ports.inbox())
         .map_err(|error| cannot("the runner's thread", &error))?;
     let tls_clock = Arc::new(TlsClock::default());
     tls_clock.set(now.wall);
@@ -146,6 +148,7 @@ fn start(setup: &Setup, mode: Mode, restart: Arc<AtomicBool>) -> Result<(Reactor
         config: config.core(),
         uuid: enrollment.uuid,
         key: keys.identity,
+        sealing,
         pins: enrollment.pins,
         loaded,
         boot_id: read_id("/proc/sys/kernel/random/boot_id"),
@@ -158,7 +161,8 @@ fn start(setup: &Setup, mode: Mode, restart: Arc<AtomicBool>) -> Result<(Reactor
         owner,
         runner,
         tls,
-        save_pins: save_pins(identity, enrollment.uuid),
+        save_pins: save_pins(identity.clone(), enrollment.uuid),
+        renew_sealing_key: renew_sealing_key(identity, unsealer),
         reload: reload(setup.clone()),
         verify: verify(config.state_dir.clone(), enrollment.uuid),
         control: (mode == Mode::Daemon).then(|| config.state_dir.join(SOCKET)),
@@ -203,19 +207,33 @@ fn start_owner(
     })
 }
 
-/// Opens what is sealed to this envoy.
-struct Unsealer(SealingKey);
+/// Opens what is sealed to this envoy: with its key, or the one before it.
+struct Unsealer(Mutex<(SealingKey, Option<SealingKey>)>);
 
 impl Unseal for Unsealer {
     fn unseal(&self, secret: &SealedSecret) -> Option<Zeroizing<Vec<u8>>> {
-        secret.unseal(self.0.secret()).ok()
+        let keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let former = || secret.unseal(keys.1.as_ref()?.secret()).ok();
+        secret.unseal(keys.0.secret()).ok().or_else(former)
     }
+}
+
+fn renew_sealing_key(identity: IdentityDir, unsealer: Arc<Unsealer>) -> RenewSealingKey {
+    Box::new(move || {
+        let made = identity.renew_sealing_key(&mut common::rng::SystemRng::default());
+        let made = SealingKey::from_secret(made.map_err(|error| error.to_string())?);
+        let public = made.public;
+        let mut keys = unsealer.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let former = std::mem::replace(&mut keys.0, made);
+        keys.1 = Some(former);
+        Ok(public)
+    })
 }
 
 fn start_runner(
     setup: &Setup,
     uuid: Uuid,
-    sealing: SealingKey,
+    unsealer: Arc<Unsealer>,
     blob_dir: &Path,
     inbox: Inbox,
 ) -> std::io::Result<Runner> {
@@ -230,7 +248,7 @@ fn start_runner(
     let around = Surroundings {
         uuid,
         sysroot: setup.sysroot(),
-        unseal: Arc::new(Unsealer(sealing)),
+        unseal: unsealer,
         blobs: Arc::new(BlobDir::new(blob_dir, config.blob_bytes_max)),
         undo_dir: config.state_dir.join("undo"),
         allow_self: config.allow_self,

@@ -91,6 +91,8 @@ impl Ports {
     }
 }
 
+/// Makes another sealing key; the error is a sentence.
+pub type RenewSealingKey = Box<dyn FnMut() -> Result<[u8; 32], String>>;
 /// Writes the pin file; the error is a sentence.
 pub type SavePins = Box<dyn FnMut(&crate::agent::pins::Pins) -> Result<(), String>>;
 
@@ -104,6 +106,8 @@ pub struct Parts {
     pub tls: Arc<rustls::ClientConfig>,
     /// Writes the pin file.
     pub save_pins: SavePins,
+    /// Makes another sealing key.
+    pub renew_sealing_key: RenewSealingKey,
     /// Reads the configuration again.
     pub reload: Box<dyn FnMut() -> Result<AgentConfig, String>>,
     /// Answers `verify`.
@@ -334,6 +338,10 @@ impl Reactor {
             Effect::SavePins(pins) => {
                 let result = (self.parts.save_pins)(&pins);
                 events.push(Event::PinsSaved { result });
+            }
+            Effect::RenewSealingKey => {
+                let result = (self.parts.renew_sealing_key)();
+                events.push(Event::SealingKey { result });
             }
             Effect::ControlReply { id, reply } => self.reply(now, id, reply, events),
             Effect::Log { level, line } => self.log(now, level, &line),

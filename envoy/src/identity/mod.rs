@@ -1,9 +1,9 @@
 //! The identity directory: who this envoy is and whom it trusts. Apart from the state store, so that it survives any loss of
 //! that one.
 //!
-//! A shell. Three files, 0600 in a directory 0700: `identity_key` and `sealing_key` (made before enrollment, so that a repeated
-//! enrollment shows the same key) and `pins` (written whole when enrolled and at every change of trust). Nothing here is
-//! ever made anew in place of something damaged: the error says what to do.
+//! A shell. Files, 0600 in a directory 0700: `identity_key` and `sealing_key` (made before enrollment, so that a repeated
+//! enrollment shows the same key), `sealing_key.former` (after a change of that one) and `pins` (written whole when enrolled
+//! and at every change of trust). Nothing here is ever made anew in place of something damaged: the error says what to do.
 
 mod pins_file;
 
@@ -24,6 +24,9 @@ use crate::agent::pins::Pins;
 /// Bytes of the pins: a CA, a receipt, and bounded lists.
 const PINS_BYTES_MAX: u64 = 1 << 20;
 
+const SEALING_KEY: &str = "sealing_key";
+const FORMER_KEY: &str = "sealing_key.former";
+
 /// The identity directory, checked.
 #[derive(Clone, Debug)]
 pub struct IdentityDir {
@@ -37,6 +40,8 @@ pub struct EnvoyKeys {
     pub identity: SigningKey,
     /// Opens what is sealed to it.
     pub sealing: SealingKey,
+    /// Opens what was sealed to it before that key.
+    pub former_sealing: Option<SealingKey>,
     /// By the identity key over the public half of the sealing key ([`Context::Sealing`]).
     pub sealing_signature: [u8; 64],
 }
@@ -142,9 +147,25 @@ impl IdentityDir {
     pub fn keys(&self, rng: &mut dyn Rng) -> Result<EnvoyKeys, IdentityError> {
         let enrolled = self.path.join("pins").exists();
         let identity = SigningKey::from_seed(*self.key("identity_key", Purpose::Envoy, enrolled, rng)?);
-        let sealing = SealingKey::from_secret(self.key("sealing_key", Purpose::Sealing, enrolled, rng)?);
+        let sealing = SealingKey::from_secret(self.key(SEALING_KEY, Purpose::Sealing, enrolled, rng)?);
+        let former = self.path.join(FORMER_KEY).exists();
+        let former = former.then(|| self.key(FORMER_KEY, Purpose::Sealing, true, rng)).transpose()?;
         let sealing_signature = identity.sign(Context::Sealing, &sealing.public);
-        Ok(EnvoyKeys { identity, sealing, sealing_signature })
+        Ok(EnvoyKeys { identity, sealing, former_sealing: former.map(SealingKey::from_secret), sealing_signature })
+    }
+
+    /// Another sealing key, synced, with the present one kept beside it. A crash between the two leaves the present one twice.
+    pub fn renew_sealing_key(&self, rng: &mut dyn Rng) -> Result<Zeroizing<[u8; 32]>, IdentityError> {
+        let write = |name: &str, seed: &[u8; 32]| {
+            let text = Zeroizing::new(seed_text(Purpose::Sealing, seed));
+            file::write_atomic(&self.path.join(name), text.as_bytes(), 0o600, None)
+        };
+        let present = self.key(SEALING_KEY, Purpose::Sealing, true, rng)?;
+        write(FORMER_KEY, &present)?;
+        let mut seed = Zeroizing::new([0; 32]);
+        rng.fill(&mut *seed);
+        write(SEALING_KEY, &seed)?;
+        Ok(seed)
     }
 
     /// Who this envoy is; `None` while it is not enrolled.

@@ -138,3 +138,17 @@ fn secrets_do_not_print() {
     let key = SealingKey::from_secret(Zeroizing::new([0xab; 32]));
     assert!(!format!("{key:?}").contains("abab"));
 }
+
+#[test]
+fn a_new_sealing_key_keeps_the_one_before_it() {
+    let (_dir, identity) = enrolled();
+    let before = identity.keys(&mut SplitMix64(1)).unwrap();
+    assert!(before.former_sealing.is_none());
+    let made = SealingKey::from_secret(identity.renew_sealing_key(&mut SplitMix64(2)).unwrap());
+    let after = identity.keys(&mut SplitMix64(3)).unwrap();
+    assert_eq!(after.sealing.public, made.public);
+    assert_ne!(after.sealing.public, before.sealing.public);
+    assert_eq!(after.former_sealing.map(|key| key.public), Some(before.sealing.public));
+    let mode = std::fs::metadata(identity.path.join(FORMER_KEY)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}

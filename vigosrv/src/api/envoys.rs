@@ -137,13 +137,19 @@ pub(super) fn act(context: &Arc<Context>, request: &Request, name: &str, action:
         "revoke" => AdminRequest::Revoke { uuid, reason: text("reason"), actor },
         "approve" => AdminRequest::Approve { uuid, actor },
         "rename" => AdminRequest::Rename { uuid, hostname: text("hostname"), actor },
+        "rekey" => AdminRequest::Rekey { uuid, actor },
         "rebootstrap" => match target(context, &body) {
             Ok(target) => AdminRequest::Rebootstrap { uuids: vec![uuid], target, actor },
             Err(text) => return respond(Response::error(400, "bad_target", &text, "")),
         },
         other => {
             let text = format!("nothing called `{other}` can be done to an envoy");
-            return respond(Response::error(404, "not_found", &text, "push, revoke, approve, rename, rebootstrap"));
+            return respond(Response::error(
+                404,
+                "not_found",
+                &text,
+                "push, revoke, approve, rename, rekey, rebootstrap",
+            ));
         }
     };
     context.core(wanted, respond, done);

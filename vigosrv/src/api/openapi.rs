@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::Response;
 
 /// Method, path, summary, whether it is open to everybody.
-pub(super) const ROUTES: [(&str, &str, &str, bool); 25] = [
+pub(super) const ROUTES: [(&str, &str, &str, bool); 26] = [
     ("get", "/health", "How the server is", true),
     ("get", "/metrics", "Metrics in Prometheus text format", true),
     ("get", "/bootstrap", "Shell script that installs and enrolls an agent", true),
@@ -21,6 +21,7 @@ pub(super) const ROUTES: [(&str, &str, &str, bool); 25] = [
     ("post", "/api/v1/envoys/{envoy}/revoke", "Bars it; body: reason", false),
     ("post", "/api/v1/envoys/{envoy}/approve", "Gives it full standing", false),
     ("post", "/api/v1/envoys/{envoy}/rename", "Another host name; body: hostname", false),
+    ("post", "/api/v1/envoys/{envoy}/rekey", "Asks it for another sealing key", false),
     ("post", "/api/v1/envoys/{envoy}/rebootstrap", "Moves it to another server", false),
     ("post", "/api/v1/tokens", "A one-time enrollment token; body: hostname, replace, ttl", false),
     ("get", "/api/v1/runs", "Runs, newest first; query: envoy, before, limit", false),

@@ -7,7 +7,7 @@ use common::time::Now;
 use super::pending::AfterAdmin;
 use super::periodic::push;
 use super::{AdminError, AdminReply, AdminRequest, Effect, Pending, Server};
-use crate::store::{AuditRow, InviteRow, PublishWrite, Write};
+use crate::store::{AuditRow, InviteRow, NO_SEALING_KEY, PublishWrite, Write};
 
 /// An operator wants something.
 pub(crate) fn on_request(server: &mut Server, now: Now, ticket: u64, request: AdminRequest, out: &mut Vec<Effect>) {
@@ -63,6 +63,18 @@ fn decide(
             let bundle = server.bundle_for(&hostname);
             let then = AfterAdmin::Renamed { uuid, hostname: hostname.clone(), bundle };
             server.write(Write::Rename { uuid, hostname, bundle, at }, Pending::Admin { ticket, then }, out);
+        }
+        AdminRequest::Rekey { uuid, actor } => {
+            let name = name_of(server, &uuid)?;
+            let standing = server.fleet.with(&uuid, |entry| (entry.state, entry.in_review_window));
+            if standing != Some((Enrolled::Active, false)) {
+                // It gets no secrets now: what it has under its present key is all that it has.
+                let cure = format!("{name} gets no secrets now, and would lose those it has: approve it first");
+                return Err(AdminError::Conflict(cure));
+            }
+            audit(server, now, &actor, "rekey", &name, out);
+            let write = Write::SetSealingKey { uuid, key: NO_SEALING_KEY };
+            server.write(write, Pending::Admin { ticket, then: AfterAdmin::Rekey { uuid } }, out);
         }
         AdminRequest::Push { uuids, actor } => {
             let subject = if uuids.is_empty() { "all".to_string() } else { format!("{} envoys", uuids.len()) };

@@ -239,6 +239,13 @@ pub enum AdminRequest {
         /// Who asks.
         actor: String,
     },
+    /// Wants another sealing key of an envoy.
+    Rekey {
+        /// Which.
+        uuid: Uuid,
+        /// Who asks.
+        actor: String,
+    },
     /// Tells a held envoy to check in now.
     Push {
         /// Which; empty for all.

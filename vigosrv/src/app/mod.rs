@@ -40,7 +40,7 @@ use crate::policy::Compiled;
 use crate::secrets::Vault;
 use crate::store::{ServerState, Snapshot, Write};
 
-pub(crate) use pending::{BEHIND_RETRY_MS, Pending, found_duplicate, put_off};
+pub(crate) use pending::{BEHIND_RETRY_MS, Pending, found_duplicate, put_off, receipt};
 pub(crate) use restore::{Memory, weigh};
 pub(crate) use session::{Session, Stage};
 pub(crate) use statements::{Statement, statement_for};

@@ -8,7 +8,8 @@ use common::proto::{Code, Enrolled, wire};
 use common::time::Now;
 
 use super::{AdminError, AdminReply, CallId, Effect, Server, entry_of, fail, log, reply, revocation};
-use crate::store::{EnrollRefusal, EnvoyRow, EventRow, ServerState, StoreError, StoredResults, Write, Written};
+use crate::fleet::Entry;
+use crate::store::{EnrollRefusal, EventRow, NO_SEALING_KEY, ServerState, StoreError, StoredResults, Write, Written};
 
 /// How long agents keep their results when the disk is full, in milliseconds.
 const FULL_RETRY_MS: u32 = 60_000;
@@ -34,6 +35,8 @@ pub(crate) enum Pending {
     Epoch,
     /// The core itself: another state for an envoy.
     State { uuid: Uuid, state: Enrolled },
+    /// The core itself: a sealing key that an envoy showed.
+    SealingKey { uuid: Uuid, key: [u8; 32] },
     /// The core itself: the old key of a replaced envoy.
     Replaced { old: Uuid },
     /// Nobody.
@@ -53,6 +56,8 @@ pub(crate) enum AfterAdmin {
     State { uuid: Uuid, state: Enrolled },
     /// Gives it its new name.
     Renamed { uuid: Uuid, hostname: String, bundle: Option<Hash32> },
+    /// Seals nothing to it until it shows another key.
+    Rekey { uuid: Uuid },
     /// Serves the new policy.
     Published { compiled: std::sync::Arc<crate::policy::Compiled>, assign: Vec<(Uuid, Option<Hash32>)> },
     /// Gives the new values.
@@ -91,6 +96,10 @@ pub(crate) fn on_written(
             adopt(server, written);
             server.fleet.update(&uuid, |entry| entry.state = state);
         }
+        (Pending::SealingKey { uuid, key }, Ok(Written::State(state))) => {
+            server.state = state;
+            take_sealing_key(server, &uuid, key, out);
+        }
         (Pending::Replaced { old }, Ok(written)) => {
             adopt(server, written);
             super::admin::revoked(server, &old, out);
@@ -109,6 +118,13 @@ pub(crate) fn on_written(
         (pending, Err(error)) => log(Level::Error, format!("a change was not stored ({pending:?}): {error}"), out),
         (pending, Ok(other)) => log(Level::Error, format!("the store answered {pending:?} with {other:?}"), out),
     }
+}
+
+/// A sealing key is stored: what the envoy has is sealed anew, or it hears that another one is wanted.
+fn take_sealing_key(server: &mut Server, uuid: &Uuid, key: [u8; 32], out: &mut Vec<Effect>) {
+    let serial = server.state.version.serial;
+    server.fleet.update(uuid, |entry| (entry.sealing_key, entry.assigned_serial) = (key, serial));
+    super::periodic::push(server, uuid, out);
 }
 
 /// One line when the disk fills, one when it has room again.
@@ -156,7 +172,7 @@ fn enrolled(server: &mut Server, now: Now, call: CallId, result: Result<Written,
         ca_pem: server.identity.ca_pem.clone(),
         policy_key: server.identity.policy.public().as_bytes().to_vec(),
         recovery_key: server.identity.recovery.map(|key| key.as_bytes().to_vec()).unwrap_or_default(),
-        receipt: Some(receipt(server, &row)),
+        receipt: Some(receipt(server, &entry_of(&row, now))),
         epoch: server.state.version.epoch,
         state: row.state.name().into(),
         servers: server.settings.servers.clone(),
@@ -173,14 +189,14 @@ fn enrolled(server: &mut Server, now: Now, call: CallId, result: Result<Written,
 }
 
 /// The envoy's proof of its enrollment.
-pub(crate) fn receipt(server: &Server, row: &EnvoyRow) -> wire::Signed {
+pub(crate) fn receipt(server: &Server, entry: &Entry) -> wire::Signed {
     let receipt = Receipt {
-        uuid: row.uuid,
-        public_key: row.public_key,
-        sealing_key: row.sealing_key,
-        hostname: row.hostname.clone(),
+        uuid: entry.uuid,
+        public_key: entry.public_key,
+        sealing_key: entry.sealing_key,
+        hostname: entry.hostname.to_string(),
         server: server.identity.server_id,
-        serial: row.enrolled_serial,
+        serial: entry.enrolled_serial,
     };
     receipt.sign(&server.identity.identity)
 }
@@ -220,7 +236,7 @@ fn readmitted(server: &mut Server, now: Now, call: CallId, result: Result<Writte
             server.write(Write::Event(event), Pending::Nobody, out);
             log(Level::Warn, format!("re-admitted {} ({}) for review by its receipt", row.hostname, row.uuid), out);
             server.fleet.insert(entry_of(&row, now));
-            let receipt = receipt(server, &row);
+            let receipt = receipt(server, &entry_of(&row, now));
             crate::rpc::finish_authenticate(server, now, call, row.uuid, Some(receipt), out);
         }
         Ok(Written::EnrollRefused(EnrollRefusal::NameTaken)) => {
@@ -356,6 +372,7 @@ fn answered(
             server.apply_assignments(&[(uuid, bundle)]);
             super::periodic::push(server, &uuid, out);
         }
+        AfterAdmin::Rekey { uuid } => take_sealing_key(server, &uuid, NO_SEALING_KEY, out),
         AfterAdmin::Published { compiled, assign } => {
             server.served.replace(compiled);
             server.apply_assignments(&assign);

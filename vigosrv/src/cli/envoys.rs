@@ -42,6 +42,7 @@ enum EnvoysVerb {
     Revoke(Revoke),
     Approve(Approve),
     Rename(Rename),
+    Rekey(Rekey),
     Invite(Invite),
     Rebootstrap(Rebootstrap),
 }
@@ -118,6 +119,15 @@ struct Rename {
     hostname: String,
 }
 
+/// Has an envoy make another key that its secrets are sealed to, at its next check-in; they are sealed anew.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "rekey", example = "{command_name} web-1.example.com")]
+struct Rekey {
+    /// host name or UUID
+    #[argh(positional)]
+    envoy: String,
+}
+
 /// Makes a one-time token and prints the line that enrolls a host with it.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "invite", example = "{command_name} --hostname web-1.example.com --ttl 1h")]
@@ -189,6 +199,9 @@ pub(super) fn run(verb: Envoys, common: &Common) -> Result<Exit, Failure> {
         }
         EnvoysVerb::Approve(verb) => act(common, &verb.envoy, "approve", &json!({}), "approved"),
         EnvoysVerb::Rename(verb) => act(common, &verb.envoy, "rename", &json!({"hostname": verb.hostname}), "renamed"),
+        EnvoysVerb::Rekey(verb) => {
+            act(common, &verb.envoy, "rekey", &json!({}), "makes another key at its next check-in")
+        }
         EnvoysVerb::Invite(verb) => invite(verb, common),
         EnvoysVerb::Rebootstrap(verb) => rebootstrap(verb, common),
     }

@@ -13,7 +13,7 @@ use wire::check_in_reply::Result as Answer;
 
 use crate::app::{CallId, Effect, Pending, Server, Verdict, fail, reply, revocation};
 use crate::fleet::Entry;
-use crate::store::Write;
+use crate::store::{EventRow, NO_SEALING_KEY, Write};
 
 /// What a check-in is answered with. A pure decision over the entry and the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,9 @@ pub(super) fn on_check_in(server: &mut Server, now: Now, call: CallId, body: &By
         (answer.result, answer.redirect) = (Answer::Redirect as i32, Some(statement));
         return reply(call, &answer, out);
     }
+    if let Err((code, text)) = sealing_key(server, now, uuid, &request, &mut answer, out) {
+        return fail(call, code, text, out);
+    }
     match decision {
         Decision::NoChange => {
             server.stats.checkins_no_change += 1;
@@ -81,6 +84,34 @@ pub(super) fn on_check_in(server: &mut Server, now: Now, call: CallId, body: &By
     }
     reply(call, &answer, out);
     replaced(server, now, uuid, out);
+}
+
+/// A sealing key that is shown is stored, one that is stored is confirmed, one that is wanted is asked for.
+fn sealing_key(
+    server: &mut Server,
+    now: Now,
+    uuid: Uuid,
+    request: &wire::CheckInRequest,
+    answer: &mut wire::CheckInReply,
+    out: &mut Vec<Effect>,
+) -> Result<(), (Code, String)> {
+    let Some((known, owner)) = server.fleet.with(&uuid, |entry| (entry.sealing_key, entry.public_key)) else {
+        return Ok(());
+    };
+    if request.sealing_key.is_empty() {
+        answer.want_sealing_key = known == NO_SEALING_KEY;
+        return Ok(());
+    }
+    let shown = super::enroll::sealing_key(&owner, &request.sealing_key, &request.sealing_signature)?;
+    if shown == known {
+        answer.receipt = server.fleet.with(&uuid, |entry| crate::app::receipt(server, entry));
+        return Ok(());
+    }
+    let detail = "it has another sealing key".to_string();
+    let event = EventRow { at: now.wall, kind: "rekeyed".into(), uuid: Some(uuid), detail };
+    server.write(Write::Event(event), Pending::Nobody, out);
+    server.write(Write::SetSealingKey { uuid, key: shown }, Pending::SealingKey { uuid, key: shown }, out);
+    Ok(())
 }
 
 fn decide(entry: &Entry, request: &wire::CheckInRequest, epoch: u64, published: bool) -> Decision {

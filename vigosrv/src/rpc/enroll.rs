@@ -10,7 +10,7 @@ use common::proto::{Code, Enrolled, wire};
 use common::time::{Now, Wall};
 
 use crate::app::{CallId, Effect, Pending, Server, TrustedEntry, fail};
-use crate::store::{EnrollWrite, EnvoyRow, Write};
+use crate::store::{EnrollWrite, EnvoyRow, NO_SEALING_KEY, Write};
 
 pub(super) fn on_enroll(server: &mut Server, now: Now, call: CallId, body: &Bytes, out: &mut Vec<Effect>) {
     let Some(request) = super::decode::<wire::EnrollRequest>(call, body, out) else { return };
@@ -45,12 +45,7 @@ fn decide(
     }
     let public_key = PublicKey::try_from_slice(&request.public_key)
         .map_err(|_| invalid("field public_key: expected an Ed25519 key of 32 bytes"))?;
-    let sealing_key: [u8; 32] = request.sealing_key[..]
-        .try_into()
-        .map_err(|_| invalid("field sealing_key: expected an X25519 key of 32 bytes"))?;
-    public_key
-        .verify(Context::Sealing, &sealing_key, &request.sealing_signature)
-        .map_err(|_| invalid("field sealing_signature: expected a signature of sealing_key by public_key"))?;
+    let sealing_key = sealing_key(&public_key, &request.sealing_key, &request.sealing_signature)?;
     let transcript = enroll_transcript(&server.identity.server_id, hello, &request.hostname, &request.token);
     public_key
         .verify(Context::Enroll, &transcript, &request.proof)
@@ -105,6 +100,17 @@ fn admitting(
 }
 
 /// What an agent says about itself is cut to a line.
+/// A sealing key that an envoy shows, with its signature.
+pub(super) fn sealing_key(owner: &PublicKey, key: &[u8], signature: &[u8]) -> Result<[u8; 32], (Code, String)> {
+    let invalid = |text: &str| (Code::InvalidArgument, text.to_string());
+    let found: Option<[u8; 32]> = key.try_into().ok().filter(|key| *key != NO_SEALING_KEY);
+    let found = found.ok_or_else(|| invalid("field sealing_key: expected an X25519 key of 32 bytes"))?;
+    owner
+        .verify(Context::Sealing, &found, signature)
+        .map_err(|_| invalid("field sealing_signature: expected a signature of sealing_key by public_key"))?;
+    Ok(found)
+}
+
 fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(limits::HOSTNAME_BYTES_MAX / 2).collect()
 }

@@ -208,6 +208,13 @@ impl Tables for MemoryStore {
         Ok(())
     }
 
+    fn set_sealing_key(&mut self, uuid: &Uuid, key: &[u8; 32]) -> Result<(), StoreError> {
+        if let Some(row) = self.row_mut(uuid) {
+            row.sealing_key = *key;
+        }
+        Ok(())
+    }
+
     fn assign(&mut self, uuid: &Uuid, bundle: Option<Hash32>, serial: u64) -> Result<(), StoreError> {
         if let Some(row) = self.row_mut(uuid).filter(|row| row.state != Enrolled::Revoked) {
             (row.bundle, row.assigned_serial) = (bundle, serial);

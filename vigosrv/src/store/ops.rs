@@ -32,6 +32,9 @@ pub enum Write {
     SetState { uuid: Uuid, state: Enrolled, new_serial: bool, at: Wall },
     /// A new host name, with a new serial.
     Rename { uuid: Uuid, hostname: String, bundle: Option<Hash32>, at: Wall },
+    /// The key that secrets are sealed to from now on, with a new serial; [`NO_SEALING_KEY`]: nothing is sealed before the envoy
+    /// shows another one.
+    SetSealingKey { uuid: Uuid, key: [u8; 32] },
     /// A publish or rollback: raises the serial; each listed envoy now has this bundle under the new serial.
     Publish(Box<PublishWrite>),
     /// Envoys whose bundle differs from what is recorded (enrolled while a publish was under way, interval changed):
@@ -73,6 +76,9 @@ pub struct EnrollWrite {
     pub at: Wall,
 }
 
+/// Stands for the sealing key of an envoy that is asked for another one. No X25519 key is all zeros.
+pub const NO_SEALING_KEY: [u8; 32] = [0; 32];
+
 /// An envoy, as stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EnvoyRow {
@@ -82,7 +88,7 @@ pub struct EnvoyRow {
     pub hostname: String,
     /// Ed25519 identity.
     pub public_key: PublicKey,
-    /// X25519 sealing key.
+    /// X25519 sealing key, or [`NO_SEALING_KEY`].
     pub sealing_key: [u8; 32],
     /// Standing.
     pub state: Enrolled,

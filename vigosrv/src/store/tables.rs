@@ -88,6 +88,8 @@ pub trait Tables {
     fn set_envoy_state(&mut self, uuid: &Uuid, state: Enrolled) -> Result<(), StoreError>;
     /// Replaces the host name.
     fn set_hostname(&mut self, uuid: &Uuid, hostname: &str) -> Result<(), StoreError>;
+    /// Replaces the sealing key. Unknown envoys are left alone.
+    fn set_sealing_key(&mut self, uuid: &Uuid, key: &[u8; 32]) -> Result<(), StoreError>;
     /// Replaces bundle and assigned serial. Unknown and revoked envoys are left alone.
     fn assign(&mut self, uuid: &Uuid, bundle: Option<Hash32>, serial: u64) -> Result<(), StoreError>;
     /// Replaces the assigned serial; of every envoy that is not revoked where `uuid` is `None`.

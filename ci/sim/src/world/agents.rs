@@ -126,6 +126,12 @@ impl World {
                 let when = self.now + 1 + self.rng.below(20);
                 self.agenda.at(when, What::PinsSaved { host: index, incarnation });
             }
+            AgentEffect::RenewSealingKey => {
+                let host = &mut self.hosts[index];
+                host.sealing = common::crypto::sha256(&[&host.sealing]).0;
+                let when = self.now + 1 + self.rng.below(20);
+                self.agenda.at(when, What::SealingKey { host: index, incarnation });
+            }
             AgentEffect::ControlReply { .. } => {}
             AgentEffect::Log { level, line } => self.trace(|| format!("agent {index} {level}: {line}")),
             AgentEffect::Exit { code } => {

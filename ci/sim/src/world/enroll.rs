@@ -35,7 +35,7 @@ impl World {
             let hash = hello_hash(&hello.encode_to_vec(), &reply.body);
             let (key, name) = (self.hosts[index].key(), self.hosts[index].name.clone());
             let transcript = enroll_transcript(&self.site.server_id(), &hash, &name, "");
-            let sealing_key = vec![9; 32];
+            let sealing_key = self.hosts[index].sealing.to_vec();
             let request = wire::EnrollRequest {
                 hostname: name,
                 public_key: key.public().as_bytes().to_vec(),

@@ -17,7 +17,7 @@ use crate::agent::*;
 use crate::cache::{Cache, CacheError, MemoryCache};
 use crate::report::{ResourceReport, RunReport};
 
-pub use super::server::Server;
+pub use super::server::{SEALING, Server};
 
 pub const INTERVAL: u64 = 10_000;
 
@@ -27,6 +27,8 @@ pub struct World {
     pub cache: MemoryCache,
     /// The pin file.
     pub pins: Pins,
+    /// The file of the sealing key.
+    pub sealing: [u8; 32],
     pub servers: BTreeMap<String, Server>,
     pub now: Now,
     pub rng: SplitMix64,
@@ -81,11 +83,12 @@ impl World {
     pub fn with(seed: u64, cache: MemoryCache, pins: Pins, servers: BTreeMap<String, Server>, mode: Mode) -> World {
         let now = Now { mono: Mono(1_000_000 + seed), wall: Wall(1_700_000_000_000) };
         let mut cache = cache;
-        let (agent, queue) = boot(&mut cache, &pins, mode, AgentConfig::default(), 1, now);
+        let (agent, queue) = boot(&mut cache, &pins, SEALING, mode, AgentConfig::default(), 1, now);
         let mut world = World {
             agent,
             cache,
             pins,
+            sealing: SEALING,
             servers,
             now,
             rng: SplitMix64(seed),
@@ -136,7 +139,8 @@ impl World {
         self.queue.clear();
         (self.link, self.hello, self.watch, self.running) = (None, None, None, None);
         self.boots += 1;
-        let (agent, effects) = boot(&mut self.cache, &self.pins, self.mode, self.config.clone(), self.boots, self.now);
+        let config = self.config.clone();
+        let (agent, effects) = boot(&mut self.cache, &self.pins, self.sealing, self.mode, config, self.boots, self.now);
         self.agent = agent;
         self.obey(effects);
         self.push(0, Event::Tick);
@@ -312,6 +316,10 @@ impl World {
                     self.pins = *pins;
                 }
                 self.push(1, Event::PinsSaved { result });
+            }
+            Effect::RenewSealingKey => {
+                self.sealing = sha256(&[&self.sealing]).0;
+                self.push(1, Event::SealingKey { result: Ok(self.sealing) });
             }
             Effect::ControlReply { id, reply } => self.replies.push((id.0, reply)),
             Effect::Log { level, line } => self.log.push(format!("{level} {line}")),
@@ -504,6 +512,7 @@ impl World {
 fn boot(
     cache: &mut MemoryCache,
     pins: &Pins,
+    sealing: [u8; 32],
     mode: Mode,
     config: AgentConfig,
     boots: u64,
@@ -514,6 +523,7 @@ fn boot(
         config,
         uuid: uuid(),
         key: envoy_key(),
+        sealing,
         pins: pins.clone(),
         loaded: cache.load().expect("memory loads"),
         boot_id: format!("boot {boots}"),

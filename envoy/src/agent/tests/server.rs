@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use common::bundle::{Assignment, BlobRef, Bundle, Receipt, Resource, Version, bundle_hash};
 use common::chain::Lane;
-use common::crypto::{SigningKey, server_id, sha256};
+use common::crypto::{Context, SigningKey, server_id, sha256};
 use common::ids::{Hash32, Uuid};
 use common::proto::{Code, RecordBody, record_meta, wire};
 use common::rng::SplitMix64;
 
-use super::harness::{INTERVAL, uuid};
+use super::harness::{INTERVAL, envoy_key, uuid};
 use crate::agent::pins::PinnedServer;
 
 /// A server by the rules of the wire, with its own database.
@@ -39,6 +39,9 @@ pub struct Server {
     pub advertised: Vec<String>,
     pub n_check_ins: u32,
     pub revocation: wire::RevocationEcho,
+    /// Zeros: another one is wanted.
+    pub sealing: [u8; 32],
+    pub n_sealing_shown: u32,
     /// Tampers with what is sent.
     pub forge: Option<fn(&mut wire::CheckInReply)>,
     /// Reports that are not taken: the status of the answer.
@@ -46,6 +49,9 @@ pub struct Server {
     /// Reports that came, refused ones included.
     pub n_reports: u32,
 }
+
+/// The sealing key that an envoy was enrolled with.
+pub const SEALING: [u8; 32] = [5; 32];
 
 impl Server {
     pub fn new(seed: u64) -> Server {
@@ -75,21 +81,27 @@ impl Server {
             advertised: Vec::new(),
             n_check_ins: 0,
             revocation: wire::RevocationEcho::default(),
+            sealing: SEALING,
+            n_sealing_shown: 0,
             forge: None,
             refuse: None,
             n_reports: 0,
         }
     }
 
-    pub fn pinned(&self, uuid: Uuid, key: &SigningKey, address: &str) -> PinnedServer {
+    fn receipt(&self, uuid: Uuid, key: &SigningKey, sealing_key: [u8; 32]) -> wire::Signed {
         let receipt = Receipt {
             uuid,
             public_key: key.public(),
-            sealing_key: [0; 32],
+            sealing_key,
             hostname: "a.example".into(),
             server: server_id(&self.identity.public()),
             serial: 1,
         };
+        receipt.sign(&self.identity)
+    }
+
+    pub fn pinned(&self, uuid: Uuid, key: &SigningKey, address: &str) -> PinnedServer {
         PinnedServer {
             identity_key: self.identity.public(),
             policy_key: self.policy.public(),
@@ -97,7 +109,7 @@ impl Server {
             ca_pem: self.ca.to_string(),
             ca_hash: self.ca,
             epoch: 1,
-            receipt: Some(receipt.sign(&self.identity)),
+            receipt: Some(self.receipt(uuid, key, SEALING)),
             hostname: "a.example".into(),
             servers: vec![address.into()],
         }
@@ -180,6 +192,14 @@ impl Server {
             want_traits: request.trait_hash != self.trait_hash,
             ..wire::CheckInReply::default()
         };
+        if let Ok(shown) = <[u8; 32]>::try_from(&request.sealing_key[..]) {
+            envoy_key().public().verify(Context::Sealing, &shown, &request.sealing_signature).expect("it is signed");
+            self.n_sealing_shown += 1;
+            let receipt = self.receipt(uuid(), &envoy_key(), shown);
+            reply.receipt = (self.sealing == shown).then_some(receipt);
+            self.sealing = shown;
+        }
+        reply.want_sealing_key = self.sealing == [0; 32];
         if self.answer_later_ms > 0 {
             (reply.result, reply.retry_after_ms) = (Answer::Later as i32, self.answer_later_ms);
             return reply;

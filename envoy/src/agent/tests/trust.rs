@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::bundle::sign;
 use common::chain::Lane;
-use common::crypto::{Context, SigningKey, server_id};
+use common::crypto::{Context, SigningKey, server_id, sha256};
 use common::proto::{Message, wire};
 use common::rng::SplitMix64;
 
@@ -206,6 +206,28 @@ fn an_unknown_envoy_shows_its_receipt() {
     world.run_for(400_000);
     assert_eq!(world.server().receipts_seen, 1);
     assert!(world.status().connection.starts_with("connected"));
+}
+
+#[test]
+fn a_sealing_key_is_renewed_once_and_shown_until_a_receipt_names_it() {
+    let mut world = settled(155);
+    assert_eq!(world.server().n_sealing_shown, 0);
+    world.server().sealing = [0; 32];
+    world.run_for(2 * INTERVAL);
+    // Stored at the first showing, confirmed at the second.
+    assert_eq!((world.server().sealing, world.server().n_sealing_shown), (world.sealing, 2));
+    assert_ne!(world.sealing, SEALING);
+    assert_eq!(world.pins.server.receipt().map(|receipt| receipt.sealing_key), Some(world.sealing));
+    // Killed between the new file and the first word about it: the same key is shown, no other one is made.
+    let first = world.sealing;
+    world.server().sealing = [0; 32];
+    world.take_down("one:1530");
+    world.sealing = sha256(&[&first]).0;
+    world.crash();
+    world.server().up = true;
+    world.run_for(400_000);
+    assert_eq!((world.sealing, world.server().sealing), (sha256(&[&first]).0, sha256(&[&first]).0));
+    assert_eq!(world.server().n_sealing_shown, 4);
 }
 
 #[test]

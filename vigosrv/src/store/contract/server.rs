@@ -87,6 +87,19 @@ fn a_name_is_one_envoy_s() {
 }
 
 #[test]
+fn a_sealing_key_takes_a_new_serial() {
+    check(|store| {
+        let a = enrolled(store, 1);
+        let set = |uuid, key| Write::SetSealingKey { uuid, key };
+        assert_eq!(one(store, set(uuid(9), [7; 32])), Written::UnknownEnvoy);
+        for (serial, key) in [(1, NO_SEALING_KEY), (2, [7; 32])] {
+            assert_eq!(state(one(store, set(a, key))).version.serial, serial);
+            assert_eq!((loaded(store, a).sealing_key, loaded(store, a).assigned_serial), (key, serial));
+        }
+    });
+}
+
+#[test]
 fn a_new_standing_takes_a_new_serial_where_asked() {
     check(|store| {
         let a = enrolled(store, 1);

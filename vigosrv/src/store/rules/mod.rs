@@ -40,6 +40,7 @@ fn apply_one<T: Tables>(tables: &mut T, write: &Write) -> Result<Written, StoreE
         Write::SetState { uuid, state: Enrolled::Revoked, at, .. } => revoke(tables, uuid, *at, "state"),
         Write::SetState { uuid, state, new_serial, .. } => set_state(tables, uuid, *state, *new_serial),
         Write::Rename { uuid, hostname, bundle, .. } => rename(tables, uuid, hostname, *bundle),
+        Write::SetSealingKey { uuid, key } => set_sealing_key(tables, uuid, key),
         Write::Publish(publish) => publish_tree(tables, publish),
         Write::Assign { assign, .. } => {
             let serial = raise_serial(tables);
@@ -137,6 +138,16 @@ fn rename<T: Tables>(
     tables.set_hostname(uuid, hostname)?;
     let serial = raise_serial(tables);
     tables.assign(uuid, bundle, serial)?;
+    Ok(state_now(tables))
+}
+
+fn set_sealing_key<T: Tables>(tables: &mut T, uuid: &Uuid, key: &[u8; 32]) -> Result<Written, StoreError> {
+    if !standing(tables, uuid)? {
+        return Ok(Written::UnknownEnvoy);
+    }
+    tables.set_sealing_key(uuid, key)?;
+    let serial = raise_serial(tables);
+    tables.set_serial(Some(uuid), serial)?;
     Ok(state_now(tables))
 }
 

@@ -268,6 +268,10 @@ impl Tables for Batch<'_> {
         self.run("UPDATE envoys SET hostname = ?2 WHERE uuid = ?1", params![uuid.as_bytes(), hostname]).map(drop)
     }
 
+    fn set_sealing_key(&mut self, uuid: &Uuid, key: &[u8; 32]) -> Result<(), StoreError> {
+        self.run("UPDATE envoys SET sealing_key = ?2 WHERE uuid = ?1", params![uuid.as_bytes(), key]).map(drop)
+    }
+
     fn assign(&mut self, uuid: &Uuid, bundle: Option<Hash32>, serial: u64) -> Result<(), StoreError> {
         let sql = "UPDATE envoys SET bundle = ?2, assigned_serial = ?3 WHERE uuid = ?1 AND state <> ?4";
         self.run(sql, params![uuid.as_bytes(), bundle.map(|hash| hash.0), serial as i64, REVOKED]).map(drop)
