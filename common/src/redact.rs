@@ -12,6 +12,8 @@ pub const REDACTED: &str = "[secret]";
 
 /// Lines of a secret of several lines that are shorter are not looked for alone: they are no secret by themselves.
 const LINE_BYTES_MIN: usize = 8;
+/// The same for the parts of one with slashes in it: a path or an address that holds it may be told in parts.
+const PART_BYTES_MIN: usize = 8;
 /// Encoded forms that are shorter would be found everywhere.
 const FORM_BYTES_MIN: usize = 6;
 /// The beginning of a secret at the very end of a text (which was cut there) is taken out from this length on.
@@ -46,6 +48,8 @@ impl Filter {
                 let lines = value.lines().map(str::trim).filter(|line| line.len() >= LINE_BYTES_MIN);
                 lines.for_each(|line| filter.add(line));
             }
+            let parts = value.split(['/', '\n']).map(str::trim).filter(|part| part.len() >= PART_BYTES_MIN);
+            filter.needles.extend(parts.map(|part| Zeroizing::new(part.to_string())));
         }
         filter.needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         filter.needles.dedup();
@@ -75,6 +79,14 @@ impl Filter {
         out
     }
 
+    /// The same for a text whose beginning was cut off, and perhaps a secret with it.
+    pub fn clean_rest<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match self.needles.iter().filter_map(|needle| rest_at(text, needle)).max() {
+            Some(at) => Cow::Owned(format!("{REDACTED}{}", self.clean(&text[at..]))),
+            None => self.clean(text),
+        }
+    }
+
     /// Whether a text or the content of a file holds a secret, as it is.
     pub fn holds(&self, bytes: &[u8]) -> bool {
         self.values.iter().any(|value| find(bytes, value.as_bytes()))
@@ -83,12 +95,20 @@ impl Filter {
     fn add(&mut self, value: &str) {
         self.values.push(Zeroizing::new(value.to_string()));
         self.needles.push(Zeroizing::new(value.to_string()));
-        let bytes = value.as_bytes();
-        let lower = crate::ids::hex(bytes);
-        let mut forms = vec![lower.to_uppercase(), lower, percent(bytes, false), percent(bytes, true), quoted(value)];
-        for alphabet in [STANDARD, URL_SAFE] {
-            // A secret inside a longer text that was encoded whole may begin at any of three places of a group.
-            forms.extend((0..3).map(|shift| base64_core(bytes, shift, alphabet)));
+        let json = Zeroizing::new(quoted(value));
+        let mut forms = vec![json.to_string()];
+        // Of a document that was encoded whole: in there it may be quoted already.
+        for text in [value, &json] {
+            let bytes = text.as_bytes();
+            let lower = crate::ids::hex(bytes);
+            forms.extend([lower.to_uppercase(), lower, percent(bytes, false), percent(bytes, true)]);
+            for alphabet in [STANDARD, URL_SAFE] {
+                // A secret inside a longer text that was encoded whole may begin at any of three places of a group.
+                forms.extend((0..3).map(|shift| base64_core(bytes, shift, alphabet)));
+            }
+            if *json == value {
+                break;
+            }
         }
         let forms = forms.into_iter().filter(|form| form.len() >= FORM_BYTES_MIN);
         self.needles.extend(forms.map(Zeroizing::new));
@@ -102,6 +122,14 @@ fn cut_at(text: &str, needle: &str) -> Option<usize> {
         .rev()
         .map(|n| text.len() - n)
         .find(|&at| text.is_char_boundary(at) && needle.as_bytes().starts_with(&text.as_bytes()[at..]))
+}
+
+/// Where the end of a needle, of which a text begins with a part, is over.
+fn rest_at(text: &str, needle: &str) -> Option<usize> {
+    let most = text.len().min(needle.len().saturating_sub(1));
+    (CUT_BYTES_MIN..=most)
+        .rev()
+        .find(|&n| text.is_char_boundary(n) && needle.as_bytes().ends_with(&text.as_bytes()[..n]))
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> bool {
@@ -179,6 +207,8 @@ mod tests {
             "p4ss%2fw0rd%3f%20%22%c3%a4%22".to_string(),
             serde_json::to_string(SECRET).unwrap(),
             format!("{SECRET:?}"),
+            // {"k":"p4ss/w0rd? \\"\u{e4}\\""}, base64 of the whole.
+            "eyJrIjoicDRzcy93MHJkPyBcIsOkXCIifQ==".to_string(),
         ];
         for form in &forms {
             let text = format!("before {form} after");
@@ -197,6 +227,19 @@ mod tests {
         assert_eq!(filter.clean("line: abcdefghijkl"), "line: [secret]");
         assert_eq!(filter.clean("q and abc"), "q and abc");
         assert!(filter.holds(b"x abcdefghijklmnop y") && !filter.holds(b"abcdefghijklmno"));
+    }
+
+    #[test]
+    fn the_rest_of_a_secret_at_the_start_is_taken_out_and_so_are_parts_of_one_with_slashes() {
+        let filter = Filter::new(["abcdefghijklmnop", "wJalrXUtnFEMI/K7MDENGbPx/x"]);
+        assert_eq!(filter.clean_rest("klmnop and more"), "[secret] and more");
+        assert_eq!(filter.clean_rest("mnop"), "[secret]");
+        assert_eq!(filter.clean_rest("nop abcdefghijklmnop"), "nop [secret]");
+        assert_eq!(filter.clean_rest("abcdefghijklmnopabcdefghijklmnop"), "[secret][secret]");
+        assert_eq!(filter.clean("no directory /wJalrXUtnFEMI in /K7MDENGbPx"), "no directory /[secret] in /[secret]");
+        assert!(!filter.holds(b"wJalrXUtnFEMI"), "it is no secret by itself");
+        let accented = Filter::new(["\u{e4}bcdefgh"]);
+        assert_eq!(accented.clean_rest("bcdefgh \u{e4}"), "[secret] \u{e4}");
     }
 
     #[test]

@@ -18,4 +18,4 @@ pub use machine::Machine;
 pub use mounts::{Disk, with_own_mounts};
 pub use process::{Process, binary, timed, wait_for, wait_until};
 pub use proxy::{Caught, Proxy};
-pub use site::{Envoy, Server, free_port};
+pub use site::{Envoy, Server, enrolled, free_port, mapping};

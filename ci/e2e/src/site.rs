@@ -237,6 +237,21 @@ impl Envoy {
     }
 }
 
+/// A server that serves a configcrate `web` by this mapping, and an agent `web-1` that is enrolled with it and not started.
+pub fn enrolled(dir: &Path, configcrate: &str, mapping: &str) -> (Server, Envoy) {
+    let policy = [("configcrates/web.vgo", configcrate), ("envoys/all.vgo", mapping)];
+    let mut server = Server::new(dir, "checkin:\n  interval: 1s", &policy);
+    server.start();
+    let envoy = Envoy::new(&dir.join("envoy"));
+    envoy.enroll(&server, "web-1");
+    (server, envoy)
+}
+
+/// A mapping that gives `web` to every host, with this variable `content`.
+pub fn mapping(content: &str) -> String {
+    format!("envoys:\n  - match: \"*\"\n    configcrates: [web]\n    vars: {{content: {content}}}\n")
+}
+
 /// A port that nobody listens on now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()

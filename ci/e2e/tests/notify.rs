@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use vigo_e2e::{Envoy, Server, wait_until};
+use vigo_e2e::{Envoy, enrolled, mapping, wait_until};
 
 /// Kills its agent once, between the change and the refresh.
 const CRATE: &str = r#"
@@ -25,19 +25,10 @@ resources:
     depends_on: [killer]
 "#;
 
-fn mapping(content: &str) -> String {
-    format!("envoys:\n  - match: \"*\"\n    configcrates: [web]\n    vars: {{content: {content}}}\n")
-}
-
 #[test]
 fn a_refresh_that_was_pending_when_the_agent_was_killed_is_done_by_the_next_one() {
     let dir = tempfile::tempdir().expect("a folder");
-    let first = mapping("one");
-    let policy = [("configcrates/web.vgo", CRATE), ("envoys/all.vgo", first.as_str())];
-    let mut server = Server::new(dir.path(), "checkin:\n  interval: 1s", &policy);
-    server.start();
-    let mut envoy = Envoy::new(&dir.path().join("envoy"));
-    envoy.enroll(&server, "web-1");
+    let (mut server, mut envoy) = enrolled(dir.path(), CRATE, &mapping("one"));
     envoy.start();
     let refreshes = |envoy: &Envoy| fs::read_to_string(envoy.path("/ledger")).unwrap_or_default().lines().count();
     wait_until("the first refresh", || (refreshes(&envoy) == 1).then_some(()));

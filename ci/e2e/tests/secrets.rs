@@ -27,6 +27,24 @@ resources:
   - {name: block, type: blockinfile, target_path: /block, block: "pw {{ vars.password }}"}
   - {name: ini, type: ini, target_path: /x.ini, section: s, key: k, value: "secret:prod/app/password"}
   - {name: template, type: file, target_path: /rendered, source: templates/app.j2}
+  - {name: dir, type: directory, target_path: "/{{ vars.password }}/no/such"}
+  - {name: replaced, type: replace, target_path: /lines, pattern: "token (.*)", replacement: "{{ vars.password }}"}
+  - {name: json, type: json_file, target_path: /x.json, pointer: "/a/{{ vars.password }}", value: "secret:prod/app/password"}
+  - {name: known, type: sshkey, host: git.example.com, key: "secret:prod/app/password"}
+  - {name: name, type: host, ip: 10.0.0.9, names: ["secret:prod/app/password"]}
+  - {name: job, type: cron, job: report, command: "report {{ vars.password }}"}
+  - {name: timer, type: systemd_timer, unit: report, command: "report {{ vars.password }}", every: 10m}
+  - {name: limit, type: limits, domain: "secret:prod/app/password", item: nofile, value: 9}
+  - {name: kernel, type: sysctl, key: net.ipv4.ip_forward, value: "{{ vars.password }}\n{{ vars.password }}"}
+  - {name: module, type: kernel_module, module: loop, options: "key={{ vars.password }}"}
+  - {name: disk, type: mount, target_path: /disk, source: "//host/{{ vars.password }}", fstype: cifs, options: "password={{ vars.password }}"}
+  - {name: user, type: user, username: nobody-here, comment: "{{ vars.password }}", password: "secret:prod/app/password"}
+  - {name: login, type: authorized_key, username: nobody-here, key: "{{ vars.password }}"}
+  - {name: copy, type: git, target_path: /copy, repository: "file:///none/{{ vars.password }}", revision: "{{ vars.password }}"}
+  - {name: program, type: custom, program: /bin/sh, args: ["-c", "cat >&2; exit 6"], input: {token: "secret:prod/app/password"}}
+  - {name: built, type: source_package, url: "https://localhost:1/{{ vars.password }}", sha256: "{{ vars.password }}", build: "echo {{ vars.password }}", creates: /never}
+  - {name: packages, type: repository, repository: demo, url: "https://{{ vars.password }}/", key: "secret:prod/app/password"}
+  - {name: "item-{{ item }}", type: exec, foreach: ["secret:prod/app/password"], command: "echo {{ item }}; exit 7"}
   - {name: neighbour, type: file_line, target_path: /conf, line: "beside=1"}
 "#;
 

@@ -396,13 +396,14 @@ impl<'d> Parser<'d, '_> {
         let (mut params, mut places) = (BTreeMap::new(), HashMap::new());
         let (mut blob, mut misspelt) = (None, Vec::new());
         for entry in own.chain(inherited) {
-            if kind.param(&entry.key).is_none() {
+            let Some(param) = kind.param(&entry.key) else {
                 misspelt.extend(self.unknown_param(entry, kind));
                 continue;
-            }
+            };
             self.look_into(&entry.value, seen);
             places.insert(entry.key.as_str(), &entry.value);
-            if entry.key == "source" {
+            // What is mounted has a `source` as well, which is no file of the policy.
+            if param.kind == crate::policy::params::Kind::Source {
                 blob = self.source(&entry.value, seen).or(blob);
             }
             params.insert(entry.key.clone(), value(self.doc, &entry.value, &entry.key, self.errors));

@@ -18,6 +18,12 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     loaded.as_ref().map_or(Cow::Borrowed(text), |filter| filter.clean(text))
 }
 
+/// The same for a text whose beginning was cut off.
+pub fn clean_rest(text: &str) -> Cow<'_, str> {
+    let loaded = LOADED.read().unwrap_or_else(PoisonError::into_inner);
+    loaded.as_ref().map_or(Cow::Borrowed(text), |filter| filter.clean_rest(text))
+}
+
 /// Panics say where and why as ever, but no secret.
 pub fn guard_panics() {
     std::panic::set_hook(Box::new(|info| {

@@ -30,7 +30,7 @@ use crate::exec::Unseal;
 use crate::identity::{Enrollment, IdentityDir, SealingKey};
 use crate::traits::{Gatherer, Root};
 use reactor::{Inbox, Parts, Ports, Reactor, RenewSealingKey, SavePins, translate};
-use runner::{Runner, Surroundings};
+use runner::{Reload, Runner, Surroundings};
 use verifier::Verify;
 
 /// Servers whose TLS sessions are remembered.
@@ -251,6 +251,8 @@ fn start_runner(
         unseal: unsealer,
         blobs: Arc::new(BlobDir::new(blob_dir, config.blob_bytes_max)),
         undo_dir: config.state_dir.join("undo"),
+        own_config: setup.config_path.clone(),
+        reload: reload(setup.clone()),
         allow_self: config.allow_self,
         protected,
         clock: setup.clock.clone(),
@@ -267,8 +269,8 @@ fn save_pins(identity: IdentityDir, uuid: Uuid) -> SavePins {
     })
 }
 
-fn reload(setup: Setup) -> Box<dyn FnMut() -> Result<crate::agent::AgentConfig, String>> {
-    Box::new(move || {
+fn reload(setup: Setup) -> Reload {
+    Arc::new(move || {
         let mut config = EnvoyConfig::load(setup.config_path.as_deref()).map_err(|error| error.to_string())?;
         setup.overrides.apply(&mut config);
         Ok(config.core())

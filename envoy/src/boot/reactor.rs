@@ -20,14 +20,12 @@ use common::time::{Mono, Now};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use crate::agent::{
-    Agent, AgentConfig, ControlId, ControlReply, ControlRequest, Effect, Event, Notice, Signal, Ticket,
-};
+use crate::agent::{Agent, ControlId, ControlReply, ControlRequest, Effect, Event, Notice, Signal, Ticket};
 use crate::cache::{Answer, Owner, Request as StoreRequest};
 use crate::control::{Control, Reply, Request, Waiting};
 use crate::link::Link;
 
-use super::runner::Runner;
+use super::runner::{Reload, Runner};
 use super::verifier::{Verifier, Verify};
 
 const WAKE: Token = Token(0);
@@ -109,7 +107,7 @@ pub struct Parts {
     /// Makes another sealing key.
     pub renew_sealing_key: RenewSealingKey,
     /// Reads the configuration again.
-    pub reload: Box<dyn FnMut() -> Result<AgentConfig, String>>,
+    pub reload: Reload,
     /// Answers `verify`.
     pub verify: Verify,
     /// Where the control socket is; none for a one-shot process.

@@ -13,7 +13,7 @@ use common::log::Level;
 use common::sys::Clock;
 use common::sys::logger::Logger;
 
-use crate::agent::{Event, RunOrder, Ticket};
+use crate::agent::{AgentConfig, Event, RunOrder, Signal, Ticket};
 use crate::cache;
 use crate::exec::{Blob, Blobs, Confirmations, Promises, RunInput, Undo, Unseal, run};
 use crate::sys::child::StopFlag;
@@ -42,6 +42,10 @@ pub struct Surroundings {
     pub blobs: Arc<dyn Blobs>,
     /// Where what was there before an unconfirmed change is kept.
     pub undo_dir: PathBuf,
+    /// The configuration file of the agent, where it has one.
+    pub own_config: Option<PathBuf>,
+    /// Reads it.
+    pub reload: Reload,
     /// `allow_self`.
     pub allow_self: bool,
     /// The agent's own files.
@@ -70,6 +74,9 @@ impl Blobs for BlobDir {
     }
 }
 
+/// Reads the configuration of the agent again; the error is a sentence.
+pub type Reload = Arc<dyn Fn() -> Result<AgentConfig, String> + Send + Sync>;
+
 enum Order {
     Traits(Ticket),
     Run(Box<RunOrder>),
@@ -92,9 +99,15 @@ impl Runner {
         let flag = stop.clone();
         let (kept, heard) = sync_channel(1);
         let (confirmed, reached) = sync_channel(1);
-        let asker =
-            Asker { ask: answer.clone(), heard: Mutex::new(reached), stop: stop.clone(), clock: around.clock.clone() };
-        let undo = Undo { dir: around.undo_dir.clone(), confirmations: Arc::new(asker) };
+        let asker = Asker {
+            ask: answer.clone(),
+            heard: Mutex::new(reached),
+            stop: stop.clone(),
+            clock: around.clock.clone(),
+            reload: around.reload.clone(),
+        };
+        let own_config = around.own_config.clone();
+        let undo = Undo { dir: around.undo_dir.clone(), confirmations: Arc::new(asker), own_config };
         let promises = Keeper { ask: answer.clone(), heard: Mutex::new(heard), stop: stop.clone() };
         let thread = std::thread::Builder::new().name("runner".into()).spawn(move || {
             serve(&received, around, &flag, &answer, &(Arc::new(promises) as Arc<dyn Promises>), &undo);
@@ -161,9 +174,17 @@ struct Asker {
     heard: Mutex<Receiver<Uuid>>,
     stop: Arc<StopFlag>,
     clock: Clock,
+    reload: Reload,
 }
 
 impl Confirmations for Asker {
+    fn reread(&self) -> Result<(), String> {
+        let config = (self.reload)()?;
+        // It is obeyed before the question that follows it: both go the same way.
+        (self.ask)(Event::Signal(Signal::Reload(Box::new(config))));
+        Ok(())
+    }
+
     fn confirm(&self, run_id: Uuid, within_ms: u64) -> bool {
         let Ok(heard) = self.heard.lock() else { return false };
         while heard.try_recv().is_ok() {}

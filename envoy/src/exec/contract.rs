@@ -4,6 +4,7 @@
 
 use common::outcome::Outcome;
 
+use super::diff::NOT_SHOWN;
 use super::fault::Fault;
 use super::host::{Host, Reach};
 use super::undo::{self, Back};
@@ -104,7 +105,9 @@ fn try_settle(statement: &mut dyn Statement, host: &mut Host, task: &Task<'_>) -
         host.root.forget();
         done?;
         if let Some(rest) = statement.probe(host, false)? {
-            return Err(Fault::Failed(format!("it still differs after it was {}", rest.describe(true))));
+            // What it finds may be an old value, or a part of the new one.
+            let what = if host.is_tainted { NOT_SHOWN.to_string() } else { rest.describe(true) };
+            return Err(Fault::Failed(format!("it still differs after it was {what}")));
         }
     }
     let message = drift.describe(task.enforce);

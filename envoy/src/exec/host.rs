@@ -66,6 +66,8 @@ pub struct Host {
     /// What is known of packages.
     pub packages: super::packages::Known,
     traits: Arc<Vec<TraitTree>>,
+    /// The resource at hand holds a secret: what it finds is told to nobody.
+    pub is_tainted: bool,
     /// For `confirm`.
     pub undo: Option<Undo>,
     /// No server answered when a change was to be confirmed.
@@ -128,6 +130,7 @@ impl Host {
             secrets: Arc::default(),
             packages: super::packages::Known::default(),
             traits: Arc::clone(&input.order.traits),
+            is_tainted: false,
             undo: input.undo.clone(),
             unreachable: false,
             kept: None,

@@ -139,8 +139,10 @@ impl Hands for Worker<'_> {
         if let Some(message) = self.secrets.missing_from(task.params) {
             return Verdict { outcome: Outcome::Failed, message, diff: String::new() };
         }
+        let tainted = self.secrets.taint(task.params);
+        self.host.is_tainted = tainted;
         let verdict = self.execute(task);
-        if self.secrets.taint(task.params) && verdict.outcome == Outcome::Changed {
+        if tainted && verdict.outcome == Outcome::Changed {
             // What was found may be a value of long ago, which nobody knows any more.
             let message = if task.enforce { "changed" } else { "would be changed" };
             return Verdict { message: format!("{message}, {NOT_SHOWN}"), diff: String::new(), ..verdict };

@@ -6,11 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use common::limits;
+use common::sys::redaction;
 use common::time::Mono;
 
 use super::fault::Fault;
 use super::host::{Host, Order};
-use crate::sys::child::{Ended, Finished};
+use crate::sys::child::{Ended, Finished, Tail};
 
 /// Bytes of output that a message quotes.
 const QUOTED_BYTES_MAX: usize = 2 << 10;
@@ -127,9 +128,17 @@ pub fn fault(name: &str, done: &Finished) -> Fault {
     if BLOCKED.iter().any(|words| spoken.contains(words)) { Fault::Blocked(message) } else { Fault::Failed(message) }
 }
 
+/// What a command said, for people. Secrets go here, before anything is cut: half of one would be found by nobody.
+pub fn spoken(tail: &Tail) -> String {
+    match tail.parts() {
+        (text, 0) => redaction::clean(&text).into_owned(),
+        (text, dropped) => format!("[{dropped} bytes before this]\n{}", redaction::clean_rest(&text)),
+    }
+}
+
 /// The end of what a command said, its errors first.
 pub fn quote(done: &Finished) -> String {
-    let (out, err) = (done.stdout.text(), done.stderr.text());
+    let (out, err) = (spoken(&done.stdout), spoken(&done.stderr));
     let text = if err.trim().is_empty() { out } else { err };
     let text = text.trim();
     let mut from = text.len().saturating_sub(QUOTED_BYTES_MAX);

@@ -5,18 +5,20 @@
 //! change without `confirm`.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use common::crypto::sha256;
 use common::ids::Uuid;
 use common::units::duration_ms;
 
 use super::fault::Fault;
 use super::host::{Host, Order};
+use super::tool::spoken;
 use crate::agent::status::ROLLED_BACK;
-use crate::plan::{Task, fingerprint};
+use crate::plan::Task;
 use crate::sys::child::Ended;
 use crate::sys::detach;
 use crate::sys::root::real_path;
@@ -44,6 +46,11 @@ mv undoing undone 2>/dev/null
 pub trait Confirmations: Send + Sync {
     /// Whether a server answered an authenticated check-in, on a new connection, within this time.
     fn confirm(&self, run_id: Uuid, within_ms: u64) -> bool;
+
+    /// The agent obeys its configuration as the file has it now; the error says why it cannot.
+    fn reread(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// What a run needs for `confirm`.
@@ -53,6 +60,8 @@ pub struct Undo {
     pub dir: PathBuf,
     /// Who can tell.
     pub confirmations: Arc<dyn Confirmations>,
+    /// The configuration of the agent itself: it is read again when a change of it is to be confirmed.
+    pub own_config: Option<PathBuf>,
 }
 
 /// How a state is put back.
@@ -62,6 +71,11 @@ pub enum Back {
     File(String),
     /// A program with its arguments, fed with this.
     Feed(Vec<String>, String),
+    /// Programs with their arguments, once every file is back: a service reads them when it starts.
+    After(Vec<Vec<String>>),
+    /// The same for what every change of another resource brings about anew: that it once went wrong means nothing for the
+    /// next time.
+    Again(Vec<Vec<String>>),
 }
 
 /// The changes of one run that wait to be confirmed.
@@ -71,8 +85,12 @@ pub struct Kept {
     within_ms: u64,
     /// Of the script, the last change first.
     lines: Vec<String>,
+    /// After those: services, the last change first.
+    after: Vec<String>,
     commands: Vec<String>,
-    resources: Vec<(String, u64)>,
+    /// The configuration of the agent itself is among them.
+    own: bool,
+    resources: Vec<(String, Option<u64>)>,
 }
 
 /// Time that a resource wants its change to be confirmed in.
@@ -87,8 +105,8 @@ pub fn keep(host: &mut Host, task: &Task<'_>, within_ms: u64, back: &Back) -> Re
         let message = "`confirm` needs a server that answers: it does not work with `apply`";
         return Err(Fault::Parameter(message.to_string()));
     };
-    let mark = fingerprint(task.kind, task.params, task.blob.map(|blob| &blob.sha256));
-    if refused(&undo.dir).join(format!("{mark:016x}")).exists() {
+    let mark = (!matches!(back, Back::Again(_))).then(|| mark(task));
+    if mark.is_some_and(|mark| refused(&undo.dir).join(format!("{mark:016x}")).exists()) {
         let message = "it was rolled back before, because no check-in was answered after it; it is tried again when its \
                        parameters change";
         return Err(Fault::Failed(message.to_string()));
@@ -127,34 +145,45 @@ fn add(host: &mut Host, task: &Task<'_>, undo: &Undo, kept: &mut Kept, within_ms
     }
     kept.within_ms = kept.within_ms.min(within_ms);
     let saved = format!("saved-{}", kept.lines.len());
-    let line = match back {
+    match back {
         Back::File(path) => {
             let place = host.locate(path).ok().flatten();
             let real = place.and_then(|place| Some(real_path(&place.dir)?.join(place.name)));
             let real = real.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-            let (name, beside) = (quoted(&real), quoted(&PathBuf::from(format!("{}.vigo-undo", real.display()))));
-            match copy(&real, &kept.dir.join(&saved)) {
-                Ok(()) => format!("cp -p {saved} {beside} && mv -f {beside} {name}"),
+            kept.own |= undo.own_config.as_ref().is_some_and(|own| own.canonicalize().unwrap_or(own.clone()) == real);
+            let beside = quoted(&PathBuf::from(format!("{}.vigo-undo-{}", real.display(), host.run_id())));
+            let name = quoted(&real);
+            let line = match copy(&real, &kept.dir.join(&saved)) {
+                // Nobody else reads it before it is theirs again. Without the right to give it away it is ours already.
+                Ok((uid, gid, mode)) => format!(
+                    "rm -f {beside} && cp {saved} {beside} && {{ chown {uid}:{gid} {beside} 2>/dev/null || :; }} && chmod {mode:o} \
+                     {beside} && mv -f {beside} {name}"
+                ),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => format!("rm -f {name}"),
                 Err(error) => return Err(error),
-            }
+            };
+            kept.lines.insert(0, line);
         }
         Back::Feed(words, stdin) => {
             write(&kept.dir.join(&saved), stdin.as_bytes())?;
-            let words: Vec<String> = words.iter().map(|word| quoted(Path::new(word))).collect();
-            format!("{} < {saved}", words.join(" "))
+            kept.lines.insert(0, format!("{} < {saved}", shell(words)));
         }
-    };
-    kept.lines.insert(0, line);
+        Back::After(commands) | Back::Again(commands) => {
+            let lines: Vec<String> = commands.iter().map(|words| format!("{} </dev/null", shell(words))).collect();
+            kept.after.splice(0..0, lines);
+        }
+    }
     if let Some(command) = task.params.find("confirm_undo").and_then(common::policy::params::text_of)
         && !kept.commands.iter().any(|known| *known == command)
     {
         kept.commands.push(command.into_owned());
     }
     let commands = kept.commands.iter().map(|command| format!("/bin/sh -c {}", quoted(Path::new(command))));
-    let lines: Vec<String> = kept.lines.iter().cloned().chain(commands).collect();
+    let lines = kept.lines.iter().chain(&kept.after).cloned().chain(commands);
+    // One that fails does not keep the others from being put back, and is told.
+    let lines: String = lines.map(|line| format!("{{ {line}; }} || bad=1\n")).collect();
     let path = quoted(Path::new(host.search_path()));
-    let script = format!("cd {} || exit 1\nPATH={path}; export PATH\n{}\n", quoted(&kept.dir), lines.join("\n"));
+    let script = format!("cd {} || exit 1\nPATH={path}; export PATH\nbad=0\n{lines}exit $bad\n", quoted(&kept.dir));
     // Whole at any moment: the timer may take it at any moment.
     write(&kept.dir.join("undo.new"), script.as_bytes())?;
     fs::rename(kept.dir.join("undo.new"), kept.dir.join("undo.sh"))
@@ -181,23 +210,34 @@ pub fn settle(host: &mut Host) -> Option<(Vec<String>, String)> {
         return None;
     }
     let armed = kept.dir.join("armed");
-    if undo.confirmations.confirm(host.run_id(), kept.within_ms)
+    let unread = if kept.own { undo.confirmations.reread().err() } else { None };
+    if unread.is_none()
+        && undo.confirmations.confirm(host.run_id(), kept.within_ms)
         && fs::rename(&armed, kept.dir.join("confirmed")).is_ok()
     {
-        let _ = fs::remove_dir_all(&kept.dir);
+        wipe(&kept.dir);
         return None;
     }
     let seconds = kept.within_ms / 1_000;
-    let mut why = format!(
-        "{ROLLED_BACK}: no check-in was answered within {seconds}s of the change; what was there before is back"
-    );
+    let mut why = match unread {
+        Some(error) => format!(
+            "{ROLLED_BACK}: the agent cannot read its new configuration: {error}; what was there before is back"
+        ),
+        None => format!(
+            "{ROLLED_BACK}: no check-in was answered within {seconds}s of the change; what was there before is back"
+        ),
+    };
     if let Err(error) = put_back(host, &kept.dir) {
         why = format!("{ROLLED_BACK}, but not everything could be put back: {error}");
+    }
+    if kept.own {
+        // As it was before, which it could read.
+        let _ = undo.confirmations.reread();
     }
     let marks = refused(&undo.dir);
     let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(&marks);
     if fs::read_dir(&marks).map_or(0, |all| all.count()) < REFUSED_MAX {
-        for (_, mark) in &kept.resources {
+        for mark in kept.resources.iter().filter_map(|(_, mark)| *mark) {
             let _ = write(&marks.join(format!("{mark:016x}")), b"");
         }
     }
@@ -225,7 +265,7 @@ pub fn recover(host: &mut Host) -> Vec<String> {
             String::new()
         };
         notes.extend((!said.is_empty()).then_some(said));
-        let _ = fs::remove_dir_all(&dir);
+        wipe(&dir);
     }
     notes
 }
@@ -243,8 +283,11 @@ fn put_back(host: &mut Host, dir: &Path) -> Result<(), String> {
     host.root.forget();
     let _ = fs::rename(dir.join("undoing"), dir.join("undone"));
     match done.ended {
-        Ended::Exited(0) => fs::remove_dir_all(dir).map_err(|error| error.to_string()),
-        ended => Err(format!("{ended:?}: {}; it is in {}", done.stderr.text().trim(), dir.display())),
+        Ended::Exited(0) => {
+            wipe(dir);
+            Ok(())
+        }
+        ended => Err(format!("{ended:?}: {}; it is in {}", spoken(&done.stderr).trim(), dir.display())),
     }
 }
 
@@ -252,23 +295,47 @@ fn refused(dir: &Path) -> PathBuf {
     dir.join("refused")
 }
 
-/// A regular file with its owner and mode.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
+/// What is asked for, as a number that tells nothing of it: parameters may hold secrets, and it becomes the name of a file.
+fn mark(task: &Task<'_>) -> u64 {
+    let asked: Vec<_> = task.params.iter().collect();
+    let blob = task.blob.map(|blob| blob.sha256);
+    let text = zeroize::Zeroizing::new(format!("{}\n{asked:?}\n{blob:?}", task.kind));
+    sha256(&[b"vigo-undo", text.as_bytes()]).short()
+}
+
+/// The content of a regular file, for nobody but us, whatever its mode; gives owner, group and mode.
+fn copy(from: &Path, to: &Path) -> io::Result<(u32, u32, u32)> {
     let meta = from.symlink_metadata()?;
     if !meta.is_file() {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    fs::copy(from, to)?;
-    // Without the right to, it is ours already.
-    let _ = chown(to, Some(meta.uid()), Some(meta.gid()));
-    fs::set_permissions(to, meta.permissions())?;
-    fs::File::open(to)?.sync_all()
+    let mut new = fs::File::options().write(true).create_new(true).mode(0o600).open(to)?;
+    io::copy(&mut fs::File::open(from)?, &mut new)?;
+    new.sync_all()?;
+    Ok((meta.uid(), meta.gid(), meta.mode() & 0o7777))
+}
+
+/// What is no longer needed goes, its content first: it may hold secrets.
+fn wipe(dir: &Path) {
+    let Ok(all) = fs::read_dir(dir) else { return };
+    for path in all.flatten().map(|entry| entry.path()) {
+        let size = path.symlink_metadata().map_or(0, |meta| if meta.is_file() { meta.len() } else { 0 });
+        if let Ok(mut file) = fs::File::options().write(true).open(&path) {
+            // A file system may keep it elsewhere all the same: nothing more can be done from here.
+            let _ = io::copy(&mut io::repeat(0).take(size), &mut file).and_then(|_| file.sync_all());
+        }
+    }
+    let _ = fs::remove_dir_all(dir);
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+fn shell(words: &[String]) -> String {
+    words.iter().map(|word| quoted(Path::new(word))).collect::<Vec<_>>().join(" ")
 }
 
 /// For the shell.

@@ -4,6 +4,7 @@
 //! ended, what is in the pipes is read and the pipes are closed. Daemons that a successful child leaves behind live on.
 #![allow(unsafe_code, reason = "the calls between fork and exec have no safe form")]
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -126,6 +127,11 @@ impl Tail {
             0 => text.into_owned(),
             n => format!("[{n} bytes before this]\n{text}"),
         }
+    }
+
+    /// What was kept, and how many bytes before it were not.
+    pub fn parts(&self) -> (Cow<'_, str>, u64) {
+        (String::from_utf8_lossy(&self.bytes), self.dropped)
     }
 
     fn push(&mut self, piece: &[u8]) {

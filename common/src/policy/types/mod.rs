@@ -108,6 +108,16 @@ mod tests {
     }
 
     #[test]
+    fn only_a_source_that_is_a_file_of_the_policy_cannot_be_a_template() {
+        let resource = |rest: &str| format!("name: a\nresources:\n  - {{name: r, target_path: /r, {rest}}}\n");
+        let compiled = |rest: &str| {
+            crate::policy::compile_file("a.vgo", resource(rest).as_bytes(), &mut |_| Err(String::new())).is_ok()
+        };
+        assert!(compiled("type: mount, source: \"//{{ traits.network.hostname }}/x\", fstype: cifs"));
+        assert!(!compiled("type: file, source: \"files/{{ traits.network.hostname }}\""));
+    }
+
+    #[test]
     fn unknown_types_are_suggested() {
         assert!(unknown_type("fiel").contains("did you mean `file`?"));
         assert!(unknown_type("qqqqqqqqqq").contains("`vigo-envoy doc` lists"));

@@ -1,5 +1,6 @@
 //! Services of the host.
 
+use super::{CONFIRM, CONFIRM_UNDO};
 use crate::policy::params::{Kind, Param, Type};
 
 /// The types of this group.
@@ -17,6 +18,8 @@ pub const TYPES: &[Type] = &[Type {
         ),
         Param::optional("enabled", Kind::Bool, "left alone", "whether it is started with the host"),
         Param::optional("runlevel", Kind::Name, "default", "where it is enabled; OpenRC only"),
+        CONFIRM,
+        CONFIRM_UNDO,
     ],
     rules: &[],
     example: r#"- name: web

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use common::bundle::Value;
 use common::policy::params::text_of;
 use common::policy::types;
+use common::sys::redaction;
 
 use super::guard;
 use crate::exec::contract::{Action, Drift, Statement, settle};
@@ -82,6 +83,8 @@ impl<'t> Line<'t> {
 
     fn quoted(&self) -> String {
         let text = self.text();
+        // Before it is cut: the first half of a secret would be found by nobody.
+        let text = redaction::clean(&text);
         let line = text.trim().lines().next().unwrap_or_default();
         let short: String = line.chars().take(COMMAND_CHARS_MAX).collect();
         if short.len() < text.trim().len() { format!("`{short} ...`") } else { format!("`{short}`") }

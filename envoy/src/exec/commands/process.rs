@@ -42,6 +42,9 @@ pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
 }
 
 struct Wanted<'t> {
+    /// As the policy has it.
+    asked: Cow<'t, str>,
+    /// As the kernel keeps it.
     name: String,
     pattern: Option<Regex>,
     uid: Option<u32>,
@@ -73,6 +76,7 @@ impl<'t> Wanted<'t> {
         };
         Ok(Wanted {
             name: kept_name(&reader.path("process")).to_string(),
+            asked: reader.path("process"),
             pattern: pattern.transpose()?,
             uid: user.as_deref().map(|user| host.uid_of(user)).transpose()?,
             running: reader.is("state", "running", "running"),
@@ -155,7 +159,7 @@ impl<'t> Wanted<'t> {
             if host.now().mono >= until {
                 return Err(Fault::Failed(format!(
                     "no process `{}` was to be seen within {} s after its command was started",
-                    self.name,
+                    self.asked,
                     START_MS / 1000
                 )));
             }

@@ -22,6 +22,7 @@ use crate::exec::contract::{Action, Drift, Statement, settle, spare_path};
 use crate::exec::fault::Fault;
 use crate::exec::host::{Host, Order, damaged, kind_of, mode_of, not_a};
 use crate::exec::read::Reader;
+use crate::exec::tool::spoken;
 use crate::exec::undo::Back;
 use crate::plan::{Task, Verdict};
 use crate::sys::child::Ended;
@@ -252,7 +253,7 @@ impl<'t> Wanted<'t> {
         match done.ended {
             Ended::Exited(0) => Ok(()),
             ended => {
-                let (out, err) = (done.stdout.text(), done.stderr.text());
+                let (out, err) = (spoken(&done.stdout), spoken(&done.stderr));
                 Err(Fault::Failed(format!(
                     "`validate` does not accept the new content ({ended:?}): {}{}",
                     err.trim(),

@@ -49,6 +49,12 @@ pub trait Init {
     /// Does something to it now.
     fn act(&self, host: &mut Host, act: Act) -> Result<(), Fault>;
 
+    /// A program and its arguments that do something to it, for when nobody is there to ask.
+    fn command(&self, host: &mut Host, act: Act) -> Result<Vec<String>, Fault>;
+
+    /// Programs and their arguments by which it starts with the host as it does now, after [`Init::enable`].
+    fn undo_enable(&self, host: &mut Host, wanted: bool) -> Result<Vec<Vec<String>>, Fault>;
+
     /// Whether it is started with the host from now on.
     fn enable(&self, host: &mut Host, wanted: bool) -> Result<(), Fault>;
 }
@@ -79,6 +85,20 @@ pub fn find(host: &mut Host, name: &str, runlevel: &str, deadline: Mono) -> Resu
     Err(Fault::Failed(
         "no init system is known here: neither systemd nor OpenRC runs, and there is no /etc/init.d".to_string(),
     ))
+}
+
+/// The words of a command.
+pub fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_string).to_vec()
+}
+
+/// What makes a link again, or takes one away: at this path below the root.
+pub fn linked(host: &Host, path: &str, to: Option<&str>) -> Vec<String> {
+    let path = host.root.path().join(path.trim_start_matches('/')).display().to_string();
+    match to {
+        Some(to) => words(["ln", "-sfn", "--", to, &path]),
+        None => words(["rm", "-f", "--", &path]),
+    }
 }
 
 /// Whether the process that a PID file names exists; `None` where the file names none.

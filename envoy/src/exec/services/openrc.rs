@@ -4,7 +4,7 @@
 use common::policy::params::is_absolute;
 use common::time::Mono;
 
-use super::init::{Act, Init, assigned, lives};
+use super::init::{Act, Init, assigned, linked, lives, words};
 use crate::exec::contract::Statement;
 use crate::exec::fault::Fault;
 use crate::exec::files::symlink;
@@ -108,6 +108,17 @@ impl Init for OpenRc {
             (Act::Reload, Err(Fault::Failed(_))) => self.call(host, Act::Restart.word()),
             (_, done) => done,
         }
+    }
+
+    fn command(&self, _host: &mut Host, act: Act) -> Result<Vec<String>, Fault> {
+        Ok(words(["rc-service", &self.name, act.word()]))
+    }
+
+    fn undo_enable(&self, host: &mut Host, wanted: bool) -> Result<Vec<Vec<String>>, Fault> {
+        let levels = if wanted { vec![self.runlevel.clone()] } else { self.levels(host)? };
+        let to = format!("/etc/init.d/{}", self.name);
+        let undo = |level: &String| linked(host, &format!("{LEVELS}/{level}/{}", self.name), (!wanted).then_some(&to));
+        Ok(levels.iter().map(undo).collect())
     }
 
     fn enable(&self, host: &mut Host, wanted: bool) -> Result<(), Fault> {

@@ -11,12 +11,12 @@ use common::policy::params::is_absolute;
 use common::time::Mono;
 use nix::sys::stat::{Mode, fchmod};
 
-use super::init::{Act, Init, assigned, lives};
+use super::init::{Act, Init, assigned, linked, lives, words};
 use crate::exec::contract::Statement;
 use crate::exec::fault::Fault;
 use crate::exec::files::symlink;
 use crate::exec::host::{Host, Order, mode_of};
-use crate::exec::look::{is_there, names_in, text_of};
+use crate::exec::look::{is_there, link_at, names_in, text_of};
 use crate::exec::processes::{self, kept_name};
 use crate::exec::tool::{self, Tool};
 use crate::sys::child::{Ended, Finished};
@@ -315,6 +315,41 @@ impl Init for Script {
             Some(_) => Ok(()),
             None => self.await_process(host, act),
         }
+    }
+
+    fn command(&self, host: &mut Host, act: Act) -> Result<Vec<String>, Fault> {
+        let path = host.root.path().join(self.path()?.trim_start_matches('/')).display().to_string();
+        // Few of them know how to reload.
+        let word = if act == Act::Reload { Act::Restart.word() } else { act.word() };
+        Ok(words(["/bin/sh", &path, word]))
+    }
+
+    fn undo_enable(&self, host: &mut Host, wanted: bool) -> Result<Vec<Vec<String>>, Fault> {
+        if self.family == Family::BusyBox {
+            let path = host.root.path().join(self.path()?.trim_start_matches('/')).display().to_string();
+            return Ok(vec![words(["chmod", &format!("{:o}", self.mode(host)?), "--", &path])]);
+        }
+        let by_level = || LEVELS.into_iter().flat_map(|level| BY_LEVEL.map(|base| format!("{base}{level}.d")));
+        let folders: Vec<String> = match self.family {
+            Family::OpenWrt => vec![OPENWRT.to_string()],
+            _ => by_level().collect(),
+        };
+        let mut undo = Vec::new();
+        for folder in folders {
+            let there = names_in(host, &folder)?;
+            let (ours, others): (Vec<_>, Vec<_>) = there.into_iter().partition(|entry| is_start_of(entry, &self.name));
+            for entry in &ours {
+                let path = format!("{folder}/{entry}");
+                undo.extend(link_at(host, &path)?.map(|to| linked(host, &path, Some(&to))));
+            }
+            // What the tools of a host call a new one is theirs to choose.
+            if wanted && ours.is_empty() && (!others.is_empty() || is_there(host, &folder)?) {
+                let folder = host.root.path().join(folder.trim_start_matches('/')).display().to_string();
+                let line = "rm -f -- \"$0\"/S[0-9]\"$1\" \"$0\"/S[0-9][0-9]\"$1\"";
+                undo.push(words(["/bin/sh", "-c", line, &folder, &self.name]));
+            }
+        }
+        Ok(undo)
     }
 
     fn enable(&self, host: &mut Host, wanted: bool) -> Result<(), Fault> {

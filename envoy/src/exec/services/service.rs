@@ -8,6 +8,7 @@ use crate::exec::contract::{Action, Drift, Statement, settle};
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::read::Reader;
+use crate::exec::undo::Back;
 use crate::plan::{Task, Verdict};
 
 /// Settles one `service`.
@@ -130,6 +131,24 @@ impl Statement for Wanted<'_> {
         }
         self.notified = false;
         Ok(())
+    }
+
+    fn back(&mut self, host: &mut Host) -> Result<Back, Fault> {
+        let mut commands = Vec::new();
+        if let Some(act) = self.plan.act {
+            let undo = match act {
+                Act::Start => Act::Stop,
+                Act::Stop => Act::Start,
+                // With what it read before.
+                Act::Restart | Act::Reload => act,
+            };
+            commands.push(self.init.command(host, undo)?);
+        }
+        if let Some(wanted) = self.plan.enable {
+            commands.extend(self.init.undo_enable(host, wanted)?);
+        }
+        let again = self.plan.enable.is_none() && matches!(self.plan.act, Some(Act::Restart | Act::Reload));
+        Ok(if again { Back::Again(commands) } else { Back::After(commands) })
     }
 
     fn spare_self(&self, host: &mut Host) -> Result<(), Fault> {

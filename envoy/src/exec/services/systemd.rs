@@ -4,7 +4,7 @@
 
 use common::time::Mono;
 
-use super::init::{Act, Init};
+use super::init::{Act, Init, words};
 use super::scripts::has_start_links;
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
@@ -242,6 +242,18 @@ impl Init for Systemd {
             Err(Fault::Failed(message)) => Err(Fault::Failed(message + &self.last_words(host))),
             done => done.map(|_| ()),
         }
+    }
+
+    fn command(&self, _host: &mut Host, act: Act) -> Result<Vec<String>, Fault> {
+        let word = if act == Act::Reload { "reload-or-restart" } else { act.word() };
+        Ok(words(["systemctl", word, "--", &self.unit]))
+    }
+
+    fn undo_enable(&self, host: &mut Host, wanted: bool) -> Result<Vec<Vec<String>>, Fault> {
+        let word = if wanted { "disable" } else { "enable" };
+        let root = self.root(host);
+        let args = root.into_iter().chain(words([word, "--", &self.unit]));
+        Ok(vec![["systemctl".to_string()].into_iter().chain(args).collect()])
     }
 
     fn enable(&self, host: &mut Host, wanted: bool) -> Result<(), Fault> {

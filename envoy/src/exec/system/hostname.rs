@@ -27,6 +27,6 @@ fn read<'t>(host: &Host, task: &'t Task<'t>) -> Result<Parts<'t>, Fault> {
         return Err(Fault::Parameter(format!("`hostname` has {} bytes; Linux takes {BYTES_MAX}", name.len())));
     }
     let kept = file::Wanted::owned(FILE.to_string(), Some(format!("{name}\n")), task);
-    let now = KernelValue { path: "kernel/hostname".to_string(), value: name };
+    let now = KernelValue { path: "kernel/hostname".to_string(), name: "kernel.hostname".to_string(), value: name };
     Ok(Parts::default().with(FILE, kept).with_if(host.is_live(), "now", now))
 }

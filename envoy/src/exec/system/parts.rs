@@ -86,6 +86,9 @@ impl Statement for Folder {
 pub struct KernelValue {
     /// Below `/proc/sys`.
     pub path: String,
+    /// As the policy calls it, for people: a name that was written in another way is not what they look for, and a secret in
+    /// it would not be found.
+    pub name: String,
     /// Wanted.
     pub value: String,
 }
@@ -101,7 +104,7 @@ impl Statement for KernelValue {
         let path = self.place();
         let loaded = load(host, &path)?;
         let missing =
-            || Fault::Failed(format!("this kernel has no setting {}; perhaps a module is missing", self.path));
+            || Fault::Failed(format!("this kernel has no setting {}; perhaps a module is missing", self.name));
         let found = String::from_utf8_lossy(&loaded.ok_or_else(missing)?.bytes).into_owned();
         let same = found.split_ascii_whitespace().eq(self.value.split_ascii_whitespace());
         let detail =
@@ -113,14 +116,15 @@ impl Statement for KernelValue {
         let path = self.place();
         let place = host.locate_to_write(&path)?;
         let flags = OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(place.dir.as_fd(), place.name, flags, Mode::empty()).map_err(Fault::io("open", &path))?;
+        let file =
+            openat(place.dir.as_fd(), place.name, flags, Mode::empty()).map_err(Fault::io("open", &self.name))?;
         // In one call: the kernel takes each as a value of its own.
         match nix::unistd::write(file.as_fd(), format!("{}\n", self.value).as_bytes()) {
             Ok(_) => Ok(()),
             Err(Errno::EINVAL | Errno::ERANGE) => {
-                Err(Fault::Failed(format!("the kernel does not take `{}` for {}", self.value, self.path)))
+                Err(Fault::Failed(format!("the kernel does not take `{}` for {}", self.value, self.name)))
             }
-            Err(errno) => Err(Fault::io("write", &path)(errno)),
+            Err(errno) => Err(Fault::io("write", &self.name)(errno)),
         }
     }
 

@@ -31,10 +31,11 @@ fn read<'t>(host: &Host, task: &'t Task<'t>) -> Result<Parts<'t>, Fault> {
     let value = reader.text("value").unwrap_or_default().trim().to_string();
     let path = sysctl_path(&key).unwrap_or_default();
     let target = reader.text("target_path");
+    let name = key.clone();
     let setting = Setting { present, section: None, key: Some(key), value: Some(value.clone()), spaces: None };
     let file = target.clone().unwrap_or(FILE.into());
     Ok(Parts::default()
         .with_if(target.is_none() && present, FOLDER, Folder(FOLDER.to_string()))
         .with(file.clone(), Edited::new(file, setting))
-        .with_if(host.is_live() && present, "now", KernelValue { path, value }))
+        .with_if(host.is_live() && present, "now", KernelValue { path, name, value }))
 }

@@ -6,23 +6,41 @@ use super::firewall::Wanted;
 use crate::exec::contract::{Drift, Statement};
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
+use crate::exec::look::text_of;
 use crate::exec::tool::Tool;
+use crate::exec::undo::Back;
 
 struct Ufw {
     wanted: Wanted,
     tool: Tool,
     todo: Vec<Vec<String>>,
+    /// What undoes that.
+    undo: Vec<Vec<String>>,
 }
+
+/// What comes in by itself while it is not in force.
+const DEFAULTS: &str = "/etc/default/ufw";
 
 /// The rules as a statement.
 pub fn statement(host: &Host, wanted: Wanted) -> Result<Box<dyn Statement>, Fault> {
     if !wanted.chains.is_empty() {
         return Err(Fault::Parameter("`chains` go with nftables only".to_string()));
     }
-    Ok(Box::new(Ufw { wanted, tool: Tool::need(host, "ufw")?, todo: Vec::new() }))
+    Ok(Box::new(Ufw { wanted, tool: Tool::need(host, "ufw")?, todo: Vec::new(), undo: Vec::new() }))
 }
 
 impl Ufw {
+    /// Its answer to what no rule names, as it takes it; nothing where that is not to be found out.
+    fn policy(&self, host: &mut Host, status: &str) -> Result<Option<&'static str>, Fault> {
+        let text = text_of(host, DEFAULTS)?;
+        let named = |word: &str, kept: &str| {
+            let kept = text.lines().any(|line| line.trim() == format!("DEFAULT_INPUT_POLICY=\"{kept}\""));
+            status.contains(&format!("Default: {word} (incoming)")) || !status.contains("Default: ") && kept
+        };
+        let words = [("deny", "DROP"), ("allow", "ACCEPT"), ("reject", "REJECT")];
+        Ok(words.into_iter().find(|(word, kept)| named(word, kept)).map(|(word, _)| word))
+    }
+
     /// Our rules that are there, as ufw prints them, without their comment.
     fn ours(&self, added: &str) -> Vec<String> {
         let mark = format!(" comment '{}'", self.wanted.table);
@@ -41,18 +59,23 @@ impl Statement for Ufw {
         };
         let split = |line: &String| line.split(' ').map(str::to_string).collect::<Vec<_>>();
         let (mut todo, mut details, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+        let mut undo = Vec::new();
+        let removed = |rule: &String| [vec!["--force".to_string(), "delete".to_string()], split(rule)].concat();
+        let added = |rule: &String| [split(rule), vec!["comment".to_string(), self.wanted.table.clone()]].concat();
         if ours != wanted {
             // ufw adds at the end: where the order differs, everything of ours is made anew.
             let stays = ours.iter().zip(&wanted).take_while(|(have, want)| have == want).count();
             let kept = if ours.len() == stays { stays } else { 0 };
             for rule in &ours[kept..] {
-                todo.push([vec!["--force".to_string(), "delete".to_string()], split(rule)].concat());
+                todo.push(removed(rule));
                 lines.push(format!("-{rule}"));
             }
             for rule in &wanted[kept..] {
-                todo.push([split(rule), vec!["comment".to_string(), self.wanted.table.clone()]].concat());
+                todo.push(added(rule));
                 lines.push(format!("+{rule}"));
             }
+            undo.extend(wanted[kept..].iter().map(removed));
+            undo.extend(ours[kept..].iter().map(added));
             details.push(format!("{} of {} rules", wanted.len() - kept.min(wanted.len()), wanted.len()));
         }
         if self.wanted.present {
@@ -62,16 +85,20 @@ impl Statement for Ufw {
             // The policy is printed only while it is in force.
             if !active || !status.contains(&format!("Default: {policy} (incoming)")) {
                 todo.push(["default", policy, "incoming"].map(str::to_string).to_vec());
+                let before = self.policy(host, &status)?;
+                undo.extend(before.map(|before| ["default", before, "incoming"].map(str::to_string).to_vec()));
                 lines.push(format!("+default {policy} incoming"));
                 details.push(format!("default {policy}"));
             }
             if !active {
                 todo.push(["--force", "enable"].map(str::to_string).to_vec());
+                // First of all: nothing is cut off by it any more.
+                undo.insert(0, vec!["disable".to_string()]);
                 lines.push("+enable".to_string());
                 details.push("enabled".to_string());
             }
         }
-        self.todo = todo;
+        (self.todo, self.undo) = (todo, undo);
         let diff = if diff { format!("--- ufw\n+++ ufw\n{}\n", lines.join("\n")) } else { String::new() };
         Ok(Drift::change(details).map(|drift| Drift { diff, ..drift }))
     }
@@ -82,6 +109,11 @@ impl Statement for Ufw {
             self.tool.run(host, &words, self.wanted.deadline)?;
         }
         Ok(())
+    }
+
+    fn back(&mut self, _host: &mut Host) -> Result<Back, Fault> {
+        let command = |args: &Vec<String>| ["ufw".to_string()].into_iter().chain(args.iter().cloned()).collect();
+        Ok(Back::After(self.undo.iter().map(command).collect()))
     }
 
     fn spare_self(&self, _host: &mut Host) -> Result<(), Fault> {

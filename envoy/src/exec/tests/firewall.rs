@@ -149,7 +149,8 @@ fn rules_that_cut_the_host_off_are_rolled_back() {
     let Some((mut sandbox, network)) = real() else { return };
     let usual = std::env::var("PATH").unwrap();
     sandbox.search_path = sandbox.search_path.map(|tools| format!("{tools}:{usual}"));
-    sandbox.undo = Some(Undo { dir: sandbox.at("/state/undo"), confirmations: Arc::new(CutOff::default()) });
+    sandbox.undo =
+        Some(Undo { dir: sandbox.at("/state/undo"), confirmations: Arc::new(CutOff::default()), own_config: None });
     let cut = |confirm: &str| rules(&["deny any"], &[("confirm", text(confirm))]);
     let report = sandbox.expect("firewall", &cut("20s"), Failed);
     assert!(report.message.starts_with("rolled back"), "{}", report.message);
@@ -187,6 +188,35 @@ fn rules_that_are_none_are_named_and_nothing_is_called() {
     assert_eq!(sandbox.calls(), "");
 }
 
+#[test]
+fn rules_of_ufw_that_cut_the_host_off_are_rolled_back() {
+    let mut sandbox = Sandbox::new();
+    sandbox.live = true;
+    sandbox.fake_tool("ufw", UFW);
+    // What a script is made of, and not the firewall of this machine.
+    sandbox.search_path = sandbox.search_path.map(|tools| format!("{tools}:/usr/bin:/bin"));
+    let confirmations = Arc::new(CutOff::default());
+    sandbox.undo = Some(Undo { dir: sandbox.at("/state/undo"), confirmations, own_config: None });
+    sandbox.write("/rules", "allow 9/tcp\n");
+    sandbox.write("/etc/default/ufw", "DEFAULT_INPUT_POLICY=\"ACCEPT\"\n");
+    let ufw = ("backend", text("ufw"));
+    let confirmed = |all: &[&str], confirm: &str| rules(all, &[("confirm", text(confirm)), ufw.clone()]);
+    // It was not in force at all, and is not afterwards.
+    let report = sandbox.expect("firewall", &confirmed(&["deny 22/tcp"], "20s"), Failed);
+    assert!(report.message.starts_with("rolled back"), "{}", report.message);
+    assert_eq!((sandbox.read("/rules").as_str(), sandbox.at("/on").exists()), ("allow 9/tcp\n", false));
+    assert_eq!(sandbox.read("/policy"), "allow\n");
+    let open = [("policy", text("accept")), ufw.clone()];
+    sandbox.expect("firewall", &rules(&["allow 22/tcp", "allow 80/tcp"], &open), Changed);
+    let before = sandbox.read("/rules");
+    for all in [&["deny 22/tcp"][..], &["allow 22/tcp"], &["deny 1/tcp", "allow 22/tcp", "allow 80/tcp"]] {
+        let report = sandbox.expect("firewall", &confirmed(all, "21s"), Failed);
+        assert!(report.message.starts_with("rolled back"), "{}", report.message);
+        assert_eq!((sandbox.read("/rules"), sandbox.read("/policy").as_str()), (before.clone(), "allow\n"), "{all:?}");
+        assert!(sandbox.at("/on").exists());
+    }
+}
+
 /// Keeps its rules in a file, as it prints them.
 const UFW: &str = r#"
 case "$*" in
@@ -194,6 +224,7 @@ case "$*" in
     'status verbose') if [ -e $R/on ]; then echo 'Status: active'; read -r p < $R/policy; echo "Default: $p (incoming), allow (outgoing)"; else echo 'Status: inactive'; fi;;
     'default '*) echo $2 > $R/policy;;
     '--force enable') : > $R/on;;
+    disable) rm $R/on;;
     '--force delete '*) shift 2; : > $R/new; while IFS= read -r l; do [ "$l" = "$* comment 'vigo'" ] || echo "$l" >> $R/new; done < $R/rules
         : > $R/rules; while IFS= read -r l; do echo "$l" >> $R/rules; done < $R/new;;
     *' comment vigo') line="$*"; echo "${line% comment vigo} comment 'vigo'" >> $R/rules;;

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod blockinfile;
+mod canary;
 mod census;
 mod command;
 mod container;

@@ -491,6 +491,79 @@ fn services_of_openwrt_have_links_with_the_number_of_their_script() {
     settles(&sandbox, "service", &stopped(), "was running, was enabled");
 }
 
+/// Answers before a change, and not after it.
+#[derive(Default)]
+struct CutOff(std::sync::atomic::AtomicBool);
+
+impl crate::exec::Confirmations for CutOff {
+    fn confirm(&self, _: common::ids::Uuid, _: u64) -> bool {
+        !self.0.fetch_xor(true, std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+fn cut_off(sandbox: &mut Sandbox) {
+    let path = sandbox.search_path.take().unwrap_or_default();
+    // Not where the tools of this machine for its own services are.
+    sandbox.search_path = Some(format!("{path}:/usr/bin:/bin"));
+    let confirmations = std::sync::Arc::new(CutOff::default());
+    sandbox.undo = Some(crate::exec::Undo { dir: sandbox.at("/state/undo"), confirmations, own_config: None });
+}
+
+fn confirmed(params: &Params) -> Params {
+    params.iter().cloned().chain([("confirm", text("20s"))]).collect()
+}
+
+#[test]
+fn a_service_that_cuts_the_host_off_is_as_it_was_before() {
+    for mut sandbox in [systemd(), openrc()] {
+        cut_off(&mut sandbox);
+        sandbox.expect("service", &running(), Changed);
+        for _ in 0..2 {
+            let report = sandbox.expect("service", &confirmed(&stopped()), Failed);
+            assert!(report.message.contains("rolled back"), "{}", report.message);
+            sandbox.expect("service", &running(), Fine);
+        }
+        sandbox.expect("service", &stopped(), Changed);
+        let report = sandbox.expect("service", &confirmed(&running()), Failed);
+        assert!(report.message.contains("rolled back"), "{}", report.message);
+        sandbox.expect("service", &stopped(), Fine);
+    }
+    for path in ["/etc/init.d/nginx", "/etc/init.d/S50nginx"] {
+        let mut sandbox = scripts(path, "[ -e $VIGO_SYSROOT/run/nginx.pid ] || exit 3");
+        sandbox.search_path = None;
+        cut_off(&mut sandbox);
+        sandbox.expect("service", &running(), Changed);
+        let report = sandbox.expect("service", &confirmed(&stopped()), Failed);
+        assert!(report.message.contains("rolled back"), "{path}: {}", report.message);
+        sandbox.expect("service", &running(), Fine);
+        sandbox.expect("service", &stopped(), Changed);
+        sandbox.expect("service", &confirmed(&running()), Failed);
+        sandbox.expect("service", &stopped(), Fine);
+    }
+}
+
+#[test]
+fn a_service_restarts_again_once_its_file_is_back_and_may_be_restarted_the_next_time() {
+    let mut sandbox = systemd();
+    cut_off(&mut sandbox);
+    sandbox.fake_tool("systemctl", &format!("cat $R/d/conf >> $R/tools/log\n{SYSTEMCTL}"));
+    cut_off(&mut sandbox);
+    sandbox.write("/d/conf", "old\n");
+    sandbox.expect("service", &running(), Changed);
+    let file =
+        |content: &str| vec![("target_path", text("/d/conf")), ("content", text(content)), ("confirm", text("20s"))];
+    for content in ["bad\n", "worse\n"] {
+        sandbox.calls();
+        let first = Resource { notify: vec![1], ..resource("conf", "file", &file(content)) };
+        let report = sandbox.run_all(vec![first, resource("svc", "service", &confirmed(&running()))]);
+        assert!(report.resources.iter().all(|one| one.message.contains("rolled back")), "{:?}", report.resources);
+        let calls = sandbox.calls();
+        let restarts: Vec<&str> = calls.split("systemctl restart -- nginx.service\n").skip(1).collect();
+        assert_eq!(restarts.len(), 2, "{calls}");
+        assert!(restarts[0].starts_with(content) && restarts[1].starts_with("old\n"), "{calls}");
+    }
+}
+
 #[test]
 fn a_root_without_an_init_system_says_so() {
     let sandbox = Sandbox::new();

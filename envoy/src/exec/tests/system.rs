@@ -65,7 +65,7 @@ fn sysctl_holds_now_and_after_the_next_start() {
     assert_eq!(sandbox.read("/proc/sys/net/ipv4/ip_forward"), "1\n");
     let missing = vec![("key", text("net.ipv4.nope")), ("value", Value::Int(1))];
     let report = sandbox.expect("sysctl", &missing, Failed);
-    assert!(report.message.contains("this kernel has no setting net/ipv4/nope"), "{}", report.message);
+    assert!(report.message.contains("this kernel has no setting net.ipv4.nope"), "{}", report.message);
     refused(
         &sandbox,
         "sysctl",

@@ -17,20 +17,49 @@ struct Server {
     answers: bool,
     online: bool,
     asked: Mutex<Vec<u64>>,
+    /// What is kept while it is asked after a change: names, modes and contents.
+    kept: Mutex<Vec<(String, u32, String)>>,
+    dir: std::path::PathBuf,
+    /// What is wrong with the configuration, by a word in it; and what it was each time that it was read.
+    config: std::path::PathBuf,
+    read: Mutex<Vec<String>>,
+}
+
+impl Server {
+    fn new(sandbox: &Sandbox, answers: bool) -> Server {
+        let (dir, config) = (sandbox.at("/state/undo"), sandbox.at("/etc/vigo/envoy.yaml"));
+        let (asked, kept, read) = Default::default();
+        Server { answers, online: true, asked, kept, dir, config, read }
+    }
 }
 
 impl Confirmations for Server {
     fn confirm(&self, _run_id: Uuid, within_ms: u64) -> bool {
         let mut asked = self.asked.lock().unwrap();
         asked.push(within_ms);
+        let runs = fs::read_dir(&self.dir).into_iter().flatten().flatten().filter(|one| one.file_name() != "refused");
+        let mut kept = self.kept.lock().unwrap();
+        for run in runs {
+            kept.push(("dir".to_string(), mode(&run.path()), String::new()));
+            for file in fs::read_dir(run.path()).unwrap().flatten() {
+                let name = file.file_name().into_string().unwrap();
+                kept.push((name, mode(&file.path()), fs::read_to_string(file.path()).unwrap()));
+            }
+        }
         self.online && (self.answers || asked.len() % 2 == 1)
+    }
+
+    fn reread(&self) -> Result<(), String> {
+        let text = fs::read_to_string(&self.config).unwrap();
+        self.read.lock().unwrap().push(text.clone());
+        if text.contains("broken") { Err("line 1: unknown key `broken`".to_string()) } else { Ok(()) }
     }
 }
 
 fn sandbox(answers: bool) -> (Sandbox, Arc<Server>) {
     let mut sandbox = Sandbox::new();
-    let server = Arc::new(Server { answers, online: true, asked: Mutex::default() });
-    sandbox.undo = Some(Undo { dir: sandbox.at("/state/undo"), confirmations: server.clone() });
+    let server = Arc::new(Server::new(&sandbox, answers));
+    sandbox.undo = Some(Undo { dir: sandbox.at("/state/undo"), confirmations: server.clone(), own_config: None });
     (sandbox, server)
 }
 
@@ -95,6 +124,81 @@ fn what_was_not_there_is_gone_again() {
 }
 
 #[test]
+fn what_is_kept_is_for_nobody_else_to_read_and_keeps_its_owner() {
+    let (sandbox, server) = sandbox(false);
+    sandbox.write("/d/conf", "old secret\n");
+    set_mode(&sandbox.at("/d/conf"), 0o644);
+    if super::sandbox::is_root() {
+        std::os::unix::fs::chown(sandbox.at("/d/conf"), Some(4_242), Some(4_243)).unwrap();
+    }
+    sandbox.expect("file", &conf("new\n", "30s"), Failed);
+    let kept = std::mem::take(&mut *server.kept.lock().unwrap());
+    assert!(kept.iter().any(|(name, _, text)| name == "saved-0" && text == "old secret\n"), "{kept:?}");
+    for (name, mode, _) in &kept {
+        assert_eq!(*mode, if name == "dir" { 0o700 } else { 0o600 }, "{name}");
+    }
+    use std::os::unix::fs::MetadataExt;
+    let meta = sandbox.at("/d/conf").metadata().unwrap();
+    assert_eq!(sandbox.read("/d/conf"), "old secret\n");
+    assert_eq!(meta.mode() & 0o7777, 0o644);
+    if super::sandbox::is_root() {
+        assert_eq!((meta.uid(), meta.gid()), (4_242, 4_243));
+    }
+    assert_eq!(fs::read_dir(sandbox.at("/d")).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn the_configuration_of_the_agent_is_read_again_and_put_back_where_it_cannot_be() {
+    for (content, answers, expected, read) in [
+        ("broken: 1\n", true, "the agent cannot read its new configuration: line 1: unknown key `broken`", 2),
+        ("servers: [gone]\n", false, "no check-in was answered", 2),
+        ("servers: [two]\n", true, "", 1),
+    ] {
+        let (mut sandbox, server) = sandbox(answers);
+        sandbox.write("/etc/vigo/envoy.yaml", "servers: [one]\n");
+        let undo = sandbox.undo.take().unwrap();
+        sandbox.undo = Some(Undo { own_config: Some(sandbox.at("/etc/vigo/envoy.yaml")), ..undo });
+        sandbox.protected = vec![sandbox.at("/etc/vigo/envoy.yaml")];
+        let own =
+            vec![("target_path", text("/etc/vigo/envoy.yaml")), ("content", text(content)), ("confirm", text("20s"))];
+        let report = sandbox.expect("file", &own, Failed);
+        assert!(report.message.contains("allow_self"), "{}", report.message);
+        sandbox.allow_self = true;
+        let report = sandbox.apply("file", &own);
+        assert!(report.message.contains(expected), "{}", report.message);
+        let back = if expected.is_empty() { content } else { "servers: [one]\n" };
+        assert_eq!(sandbox.read("/etc/vigo/envoy.yaml"), back);
+        let seen = server.read.lock().unwrap().clone();
+        assert_eq!(seen.len(), read, "{seen:?}");
+        assert_eq!((seen[0].as_str(), seen[read - 1].as_str()), (content, back));
+        assert!(left(&sandbox).is_empty());
+        // Another file is none of its business.
+        sandbox.write("/d/conf", "old\n");
+        sandbox.apply("file", &conf("new\n", "20s"));
+        assert_eq!(server.read.lock().unwrap().len(), read);
+    }
+}
+
+#[test]
+fn one_that_cannot_be_put_back_does_not_keep_the_others() {
+    let (sandbox, _) = sandbox(false);
+    sandbox.write("/d/conf", "old\n");
+    let failing = vec![
+        ("target_path", text("/d/other")),
+        ("content", text("x")),
+        ("confirm", text("20s")),
+        ("confirm_undo", text("echo it is not to be had >&2; exit 3")),
+    ];
+    let report =
+        sandbox.run_all(vec![resource("one", "file", &conf("new\n", "20s")), resource("two", "file", &failing)]);
+    assert!(report.resources.iter().all(|one| one.outcome == Failed));
+    let said = &report.resources[0].message;
+    assert!(said.contains("not everything could be put back") && said.contains("it is not to be had"), "{said}");
+    assert_eq!(sandbox.read("/d/conf"), "old\n");
+    assert!(!sandbox.at("/d/other").exists());
+}
+
+#[test]
 fn all_changes_of_a_run_are_put_back_in_the_opposite_order_after_what_they_notified() {
     let (sandbox, server) = sandbox(false);
     sandbox.write("/d/conf", "old\n");
@@ -148,8 +252,8 @@ fn dry_runs_keep_nothing_and_nothing_works_without_a_server() {
 #[test]
 fn where_no_server_answers_before_the_change_it_is_not_begun() {
     let mut sandbox = Sandbox::new();
-    let server = Arc::new(Server { answers: true, online: false, asked: Mutex::default() });
-    sandbox.undo = Some(Undo { dir: sandbox.at("/state/undo"), confirmations: server.clone() });
+    let server = Arc::new(Server { online: false, ..Server::new(&sandbox, true) });
+    sandbox.undo = Some(Undo { dir: sandbox.at("/state/undo"), confirmations: server.clone(), own_config: None });
     sandbox.write("/d/conf", "old\n");
     let other = vec![("target_path", text("/d/other")), ("content", text("x")), ("confirm", text("5s"))];
     let report = sandbox.run_all(vec![
