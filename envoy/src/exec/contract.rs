@@ -89,6 +89,20 @@ pub fn settle(statement: &mut dyn Statement, host: &mut Host, task: &Task<'_>) -
     }
 }
 
+/// The same for what was read from the task, or not.
+pub fn settle_read<S: Statement>(read: Result<S, Fault>, host: &mut Host, task: &Task<'_>) -> Verdict {
+    match read {
+        Ok(mut statement) => settle(&mut statement, host, task),
+        Err(fault) => fault.verdict(),
+    }
+}
+
+/// What only a running system has: below another root there are no `things`.
+pub fn only_live(host: &Host, things: &str) -> Option<Verdict> {
+    let message = || format!("the root is not that of the running system: it has no {things}");
+    (!host.is_live()).then(|| Verdict { outcome: Outcome::Skipped, message: message(), diff: String::new() })
+}
+
 fn try_settle(statement: &mut dyn Statement, host: &mut Host, task: &Task<'_>) -> Result<Verdict, Fault> {
     let Some(drift) = statement.probe(host, task.diff)? else {
         return Ok(Verdict { outcome: Outcome::Ok, message: String::new(), diff: String::new() });

@@ -6,7 +6,7 @@ use common::policy::shapes::PublicKey;
 use nix::sys::stat::FileStat;
 
 use super::database::Database;
-use crate::exec::contract::{Drift, Statement, settle};
+use crate::exec::contract::{Drift, Statement, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::files::directory::make;
 use crate::exec::files::edit::{Edit, Edited};
@@ -22,10 +22,7 @@ const FILE_MODE: u32 = 0o600;
 
 /// Settles one `authorized_key`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Wanted::read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(host, task), host, task)
 }
 
 struct Wanted<'t> {

@@ -1,7 +1,7 @@
 //! `group`: a group exists with a number, or does not exist. Who is in it is a matter of `user`.
 
 use super::database::{Database, GROUP, no_tool, root_args, set_field};
-use crate::exec::contract::{Action, Drift, Statement, settle};
+use crate::exec::contract::{Action, Drift, Statement, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::read::Reader;
@@ -10,10 +10,7 @@ use crate::plan::{Task, Verdict};
 
 /// Settles one `group`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Wanted::read(task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(task), host, task)
 }
 
 struct Wanted<'t> {

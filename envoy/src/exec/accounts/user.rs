@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::database::{self, Database, GROUP, PASSWD, SHADOW, User, no_tool, root_args, set_field};
-use crate::exec::contract::{Action, Drift, Statement, settle};
+use crate::exec::contract::{Action, Drift, Statement, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::files::directory::make;
 use crate::exec::files::file::Access;
@@ -18,10 +18,7 @@ const HOME_MODE: u32 = 0o700;
 
 /// Settles one `user`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Wanted::read(task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(task), host, task)
 }
 
 struct Wanted<'t> {

@@ -9,7 +9,7 @@ use common::outcome::Outcome;
 use common::policy::value::to_json;
 use serde_json::{Map, Value as Json, json};
 
-use crate::exec::contract::{Action, Drift, Statement, settle};
+use crate::exec::contract::{Action, Drift, Statement, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::host::{Host, Order};
 use crate::exec::look::is_there;
@@ -25,10 +25,7 @@ const UMASK: u32 = 0o022;
 
 /// Settles one `custom`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Wanted::read(task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(task), host, task)
 }
 
 struct Wanted<'t> {

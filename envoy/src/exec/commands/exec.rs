@@ -13,7 +13,7 @@ use common::policy::types;
 use common::sys::redaction;
 
 use super::guard;
-use crate::exec::contract::{Action, Drift, Statement, settle};
+use crate::exec::contract::{Action, Drift, Statement, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::host::{Host, Order};
 use crate::exec::read::Reader;
@@ -29,10 +29,7 @@ const COMMAND_CHARS_MAX: usize = 120;
 
 /// Settles one `exec`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Wanted::read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(host, task), host, task)
 }
 
 /// A line of shell, or a program with its arguments.

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 
-use common::outcome::Outcome;
 use common::units::duration_ms;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +10,7 @@ use nix::unistd::{Pid, getpid};
 use regex_lite::Regex;
 
 use super::exec::Line;
-use crate::exec::contract::{Action, Drift, Statement, settle};
+use crate::exec::contract::{Action, Drift, Statement, only_live, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::host::{Host, Order};
 use crate::exec::processes::{self, Process, kept_name};
@@ -31,14 +30,10 @@ const UMASK: u32 = 0o022;
 
 /// Settles one `process`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    if !host.is_live() {
-        let message = "the root is not that of the running system: it has no processes".to_string();
-        return Verdict { outcome: Outcome::Skipped, message, diff: String::new() };
+    if let Some(skipped) = only_live(host, "processes") {
+        return skipped;
     }
-    match Wanted::read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(host, task), host, task)
 }
 
 struct Wanted<'t> {

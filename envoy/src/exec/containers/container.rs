@@ -7,10 +7,9 @@
 
 use common::bundle::Value;
 use common::crypto::sha256;
-use common::outcome::Outcome;
 use common::policy::params::text_of;
 
-use crate::exec::contract::{Action, Drift, Statement, settle};
+use crate::exec::contract::{Action, Drift, Statement, only_live, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::read::Reader;
@@ -40,14 +39,10 @@ const OLD: &str = "vigo-old";
 
 /// Settles one `container`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    if !host.is_live() {
-        let message = "the root is not that of the running system: it has no containers".to_string();
-        return Verdict { outcome: Outcome::Skipped, message, diff: String::new() };
+    if let Some(skipped) = only_live(host, "containers") {
+        return skipped;
     }
-    match Wanted::read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(host, task), host, task)
 }
 
 struct Wanted<'t> {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::edit::{Edit, Edited};
 use super::lines::{Where, bare, splice, split};
-use crate::exec::contract::settle;
+use crate::exec::contract::settle_read;
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::read::Reader;
@@ -16,10 +16,7 @@ const MARKER_DEFAULT: &str = "# {mark} VIGO MANAGED BLOCK";
 
 /// Settles one `blockinfile`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(task), host, task)
 }
 
 /// Lines of ours between two markers.

@@ -14,7 +14,7 @@ use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fsta
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 
 use super::file::{Access, open_directory};
-use crate::exec::contract::{Action, Drift, Statement, settle, spare_path};
+use crate::exec::contract::{Action, Drift, Statement, settle_read, spare_path};
 use crate::exec::fault::Fault;
 use crate::exec::host::{Host, kind_of, mode_of, not_a};
 use crate::exec::read::Reader;
@@ -30,10 +30,7 @@ const NAMED_MAX: usize = 10;
 
 /// Settles one `directory`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Wanted::read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(host, task), host, task)
 }
 
 struct Wanted<'t> {

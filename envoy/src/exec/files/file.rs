@@ -18,7 +18,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, unlinkat};
 
-use crate::exec::contract::{Action, Drift, Statement, settle, spare_path};
+use crate::exec::contract::{Action, Drift, Statement, settle_read, spare_path};
 use crate::exec::fault::Fault;
 use crate::exec::host::{Host, Order, damaged, kind_of, mode_of, not_a};
 use crate::exec::read::Reader;
@@ -36,10 +36,7 @@ const DIFF_READ_MAX: u64 = 256 << 10;
 
 /// Settles one `file`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Wanted::read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(host, task), host, task)
 }
 
 /// Owner, group and mode that are asked for; what is `None` is left alone.

@@ -7,7 +7,7 @@ use regex_lite::Regex;
 
 use super::edit::{Edit, Edited};
 use super::lines::{Where, bare, fits, pattern, splice, split};
-use crate::exec::contract::settle;
+use crate::exec::contract::settle_read;
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::read::Reader;
@@ -15,10 +15,7 @@ use crate::plan::{Task, Verdict};
 
 /// Settles one `file_line`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(task), host, task)
 }
 
 /// What is to be done to the lines.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::edit::{Edit, Edited};
 use super::lines::{bare, splice, split};
-use crate::exec::contract::settle;
+use crate::exec::contract::settle_read;
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::read::Reader;
@@ -16,10 +16,7 @@ const PATH_DEFAULT: &str = "/etc/hosts";
 
 /// Settles one `host`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(task), host, task)
 }
 
 struct Names {

@@ -3,7 +3,7 @@
 
 use super::edit::{Edit, Edited};
 use super::lines::{bare, is_blank, splice, split};
-use crate::exec::contract::settle;
+use crate::exec::contract::settle_read;
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::read::Reader;
@@ -11,10 +11,7 @@ use crate::plan::{Task, Verdict};
 
 /// Settles one `ini`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(task), host, task)
 }
 
 /// What is to hold in the file.

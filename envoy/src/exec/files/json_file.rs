@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::edit::{Edit, Edited};
 use super::json;
-use crate::exec::contract::settle;
+use crate::exec::contract::settle_read;
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::read::Reader;
@@ -18,10 +18,7 @@ const MERGED_MAX: usize = 1_000;
 
 /// Settles one `json_file`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(task), host, task)
 }
 
 enum Change {

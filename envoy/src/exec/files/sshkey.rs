@@ -6,7 +6,7 @@ use ring::hmac;
 
 use super::edit::{Edit, Edited};
 use super::lines::{bare, splice, split};
-use crate::exec::contract::settle;
+use crate::exec::contract::settle_read;
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::read::Reader;
@@ -17,10 +17,7 @@ const PATH_DEFAULT: &str = "/etc/ssh/ssh_known_hosts";
 
 /// Settles one `sshkey`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(task), host, task)
 }
 
 struct Known {

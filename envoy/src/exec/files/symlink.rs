@@ -10,7 +10,7 @@ use nix::fcntl::{AtFlags, readlinkat, renameat};
 use nix::sys::stat::{FileStat, SFlag};
 use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
-use crate::exec::contract::{Action, Drift, Statement, settle, spare_path};
+use crate::exec::contract::{Action, Drift, Statement, settle_read, spare_path};
 use crate::exec::fault::Fault;
 use crate::exec::host::{Host, describe, kind_of, not_a};
 use crate::exec::read::Reader;
@@ -20,10 +20,7 @@ use crate::sys::root::Place;
 
 /// Settles one `symlink`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Wanted::read(task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(task), host, task)
 }
 
 /// A link as it should be.

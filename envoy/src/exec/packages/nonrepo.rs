@@ -4,7 +4,7 @@
 use super::fetch::{Origin, fetch};
 use super::manager::{Manager, Place};
 use super::session;
-use crate::exec::contract::{Action, Drift, Statement, settle};
+use crate::exec::contract::{Action, Drift, Statement, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::read::Reader;
@@ -13,10 +13,7 @@ use common::time::Mono;
 
 /// Settles one `nonrepo_package`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(host, task), host, task)
 }
 
 struct FilePackage {

@@ -4,7 +4,7 @@
 use super::installed::{Installed, State};
 use super::manager::{How, Manager, Newer, Place, Wanted};
 use super::session;
-use crate::exec::contract::{Action, Drift, Statement, settle};
+use crate::exec::contract::{Action, Drift, Statement, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::read::Reader;
@@ -19,10 +19,7 @@ pub const OWN_PACKAGE: &str = "vigo-envoy";
 
 /// Settles one `package`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Packages::read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Packages::read(host, task), host, task)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! in files: what follows from them is fetched when a package is to be installed.
 
 use super::{fetch, session};
-use crate::exec::contract::{Drift, Statement, settle};
+use crate::exec::contract::{Drift, Statement, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::files::blockinfile::Block;
 use crate::exec::files::edit::Edited;
@@ -17,10 +17,7 @@ use common::time::Mono;
 
 /// Settles one `repository`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Repository::read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Repository::read(host, task), host, task)
 }
 
 struct Repository<'t> {

@@ -8,7 +8,7 @@ use common::policy::params::text_of;
 use common::time::Mono;
 
 use super::fetch::{Origin, fetch};
-use crate::exec::contract::{Action, Drift, Statement, settle};
+use crate::exec::contract::{Action, Drift, Statement, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::host::{Host, Order};
 use crate::exec::look::is_there;
@@ -19,10 +19,7 @@ use crate::sys::child::Ended;
 
 /// Settles one `source_package`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(task), host, task)
 }
 
 struct Build {

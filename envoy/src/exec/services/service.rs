@@ -4,7 +4,7 @@
 //! Below a root that is not that of the running system nothing runs; there only what happens at its start is settled.
 
 use super::init::{Act, Init, find};
-use crate::exec::contract::{Action, Drift, Statement, settle};
+use crate::exec::contract::{Action, Drift, Statement, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::host::Host;
 use crate::exec::read::Reader;
@@ -13,10 +13,7 @@ use crate::plan::{Task, Verdict};
 
 /// Settles one `service`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Wanted::read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(host, task), host, task)
 }
 
 struct Wanted<'t> {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use nix::sys::stat::SFlag;
 
-use crate::exec::contract::{Action, Drift, Statement, settle, spare_path};
+use crate::exec::contract::{Action, Drift, Statement, settle_read, spare_path};
 use crate::exec::fault::Fault;
 use crate::exec::files::directory::{make, remove_all};
 use crate::exec::files::file::Access;
@@ -47,10 +47,7 @@ const SETTINGS: [&str; 8] = [
 
 /// Settles one `git`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Wanted::read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(host, task), host, task)
 }
 
 struct Wanted<'t> {

@@ -5,7 +5,7 @@ use common::bundle::Value;
 use common::policy::params::text_of;
 
 use super::parts::Parts;
-use crate::exec::contract::{Drift, Statement, settle};
+use crate::exec::contract::{Drift, Statement, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::files::blockinfile::Block;
 use crate::exec::files::edit::Edited;
@@ -24,10 +24,7 @@ const UPDATE: &str = "cron.update";
 
 /// Settles one `cron`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(host, task), host, task)
 }
 
 struct Wanted<'t> {

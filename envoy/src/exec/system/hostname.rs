@@ -1,7 +1,7 @@
 //! `hostname`: the name of the host, in `/etc/hostname` and in the running kernel. `/etc/hosts` is a matter of `host`.
 
 use super::parts::{KernelValue, Parts};
-use crate::exec::contract::settle;
+use crate::exec::contract::settle_read;
 use crate::exec::fault::Fault;
 use crate::exec::files::file;
 use crate::exec::host::Host;
@@ -15,10 +15,7 @@ const BYTES_MAX: usize = 64;
 
 /// Settles one `hostname`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(host, task), host, task)
 }
 
 fn read<'t>(host: &Host, task: &'t Task<'t>) -> Result<Parts<'t>, Fault> {

@@ -2,7 +2,7 @@
 //! that is built into the kernel is there without any of it, and cannot be kept out.
 
 use super::parts::{Folder, Parts};
-use crate::exec::contract::{Action, Drift, Statement, settle};
+use crate::exec::contract::{Action, Drift, Statement, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::files::edit::load;
 use crate::exec::files::file;
@@ -18,10 +18,7 @@ const PROBE: &str = "/etc/modprobe.d";
 
 /// Settles one `kernel_module`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(host, task), host, task)
 }
 
 fn read<'t>(host: &Host, task: &'t Task<'t>) -> Result<Parts<'t>, Fault> {

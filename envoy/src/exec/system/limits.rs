@@ -1,7 +1,7 @@
 //! `limits`: a line of `limits.conf` (pam_limits): domain, type, item, value. Other lines of the file stay.
 
 use super::parts::{Folder, Parts};
-use crate::exec::contract::settle;
+use crate::exec::contract::settle_read;
 use crate::exec::fault::Fault;
 use crate::exec::files::edit::{Edit, Edited};
 use crate::exec::files::lines::{bare, splice, split};
@@ -15,10 +15,7 @@ const FILE: &str = "/etc/security/limits.d/99-vigo.conf";
 
 /// Settles one `limits`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(task), host, task)
 }
 
 struct Limit {

@@ -2,7 +2,7 @@
 //! mounting is done by mount(8) from the table, so that helpers for network file systems are used.
 
 use super::parts::Parts;
-use crate::exec::contract::{Action, Drift, Statement, settle, spare_path};
+use crate::exec::contract::{Action, Drift, Statement, settle_read, spare_path};
 use crate::exec::fault::Fault;
 use crate::exec::files::edit::{Edit, Edited, load};
 use crate::exec::files::lines::{bare, splice, split};
@@ -18,10 +18,7 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// Settles one `mount`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Wanted::read(task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(task), host, task)
 }
 
 struct Wanted<'t> {

@@ -4,7 +4,7 @@
 use common::policy::shapes::sysctl_path;
 
 use super::parts::{Folder, KernelValue, Parts};
-use crate::exec::contract::settle;
+use crate::exec::contract::settle_read;
 use crate::exec::fault::Fault;
 use crate::exec::files::edit::Edited;
 use crate::exec::files::ini::Setting;
@@ -18,10 +18,7 @@ const FILE: &str = "/etc/sysctl.d/99-vigo.conf";
 
 /// Settles one `sysctl`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(host, task), host, task)
 }
 
 fn read<'t>(host: &Host, task: &'t Task<'t>) -> Result<Parts<'t>, Fault> {

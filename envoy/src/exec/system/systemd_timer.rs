@@ -2,7 +2,7 @@
 //! link, which needs no tool and works in a sysroot; starting and stopping needs a running systemd.
 
 use super::parts::{Folder, Parts};
-use crate::exec::contract::{Action, Drift, Statement, settle};
+use crate::exec::contract::{Action, Drift, Statement, settle_read};
 use crate::exec::fault::Fault;
 use crate::exec::files::{file, symlink};
 use crate::exec::host::Host;
@@ -17,10 +17,7 @@ const WANTS: &str = "/etc/systemd/system/timers.target.wants";
 
 /// Settles one `systemd_timer`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match Wanted::read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(Wanted::read(host, task), host, task)
 }
 
 struct Wanted<'t> {

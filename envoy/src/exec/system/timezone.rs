@@ -1,7 +1,7 @@
 //! `timezone`: `/etc/localtime` points to a zone; where a system also keeps its name in `/etc/timezone`, that says the same.
 
 use super::parts::Parts;
-use crate::exec::contract::settle;
+use crate::exec::contract::settle_read;
 use crate::exec::fault::Fault;
 use crate::exec::files::{file, symlink};
 use crate::exec::host::Host;
@@ -18,10 +18,7 @@ const ZONES: &str = "/usr/share/zoneinfo";
 
 /// Settles one `timezone`.
 pub fn run(host: &mut Host, task: &Task<'_>) -> Verdict {
-    match read(host, task) {
-        Ok(mut wanted) => settle(&mut wanted, host, task),
-        Err(fault) => fault.verdict(),
-    }
+    settle_read(read(host, task), host, task)
 }
 
 fn read<'t>(host: &mut Host, task: &'t Task<'t>) -> Result<Parts<'t>, Fault> {
