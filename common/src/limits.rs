@@ -67,6 +67,8 @@ pub const TREE_FILES_MAX: usize = 100_000;
 pub const TREE_BYTES_MAX: u64 = 256 << 20;
 /// Nesting of directories in a policy tree.
 pub const TREE_DEPTH_MAX: usize = 16;
+/// Bytes of what is remembered of the files of a tree between commands; more is not read.
+pub const POLICY_MEMORY_BYTES_MAX: u64 = 512 << 20;
 /// Published trees that are kept for rollback.
 pub const PUBLISHES_KEPT_MAX: usize = 20;
 /// Bytes of one YAML file (`.vgo`, `server.yaml`, `envoy.yaml`).

@@ -15,3 +15,4 @@ pub mod publish;
 mod rpc;
 pub mod secrets;
 pub mod store;
+mod sys;

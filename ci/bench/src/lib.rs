@@ -3,4 +3,5 @@
 #![warn(missing_docs)]
 
 pub mod agent;
+pub mod policy;
 pub mod server;

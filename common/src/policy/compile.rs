@@ -156,15 +156,27 @@ pub fn resource(member: &Crate, statement: &Statement, links: &Links, vars: &BTr
     }
 }
 
-/// Variables that a crate needs and nobody gives: (place, sentence).
-pub fn missing_vars(member: &Crate, vars: &BTreeMap<&str, &Value>) -> Vec<(Site, String)> {
+/// A variable that a crate needs, and where.
+pub type Required<'c> = (&'c String, &'c Site);
+
+/// The variables that a crate needs and that whoever includes it decides about: all but those that it gives itself, whole.
+pub fn open_vars(member: &Crate) -> Vec<Required<'_>> {
+    let given = |name: &str| match name.split_once('.') {
+        Some((_, first)) => !first.contains('.') && member.vars.contains_key(first),
+        None => false,
+    };
+    member.required.iter().filter(|(name, _)| !given(name)).collect()
+}
+
+/// Those of the [`open_vars`] of a crate that nobody gives: (place, sentence).
+pub fn missing_vars(member: &Crate, open: &[Required<'_>], vars: &BTreeMap<&str, &Value>) -> Vec<(Site, String)> {
     let lookup = |name: &str| vars.get(name).copied().or_else(|| member.vars.get(name));
     let known = || vars.keys().copied().chain(member.vars.keys().map(String::as_str)).collect::<Vec<_>>();
-    let wrong = |(name, site): (&String, &Site)| {
+    let wrong = |(name, site): &Required<'_>| {
         let found = names::follow(name, lookup, &[]);
-        found.err().map(|_| (site.clone(), names::follow(name, lookup, &known()).err().unwrap_or_default()))
+        found.err().map(|_| ((*site).clone(), names::follow(name, lookup, &known()).err().unwrap_or_default()))
     };
-    member.required.iter().filter_map(wrong).collect()
+    open.iter().filter_map(wrong).collect()
 }
 
 /// Looks into a template file: what it uses, or what is wrong with it.
@@ -207,7 +219,7 @@ pub fn compile_file(
     errors.extend(secrets::refused(&doc));
     let sound = errors.is_empty();
     if let Some(parsed) = &parsed {
-        for (site, what) in missing_vars(parsed, &none) {
+        for (site, what) in missing_vars(parsed, &open_vars(parsed), &none) {
             let error = match &site.template {
                 None => doc.error(site.at, what),
                 Some(template) => {

@@ -114,21 +114,25 @@ pub fn follow<'v>(name: &str, lookup: impl Fn(&str) -> Option<&'v Value>, known:
             nearest(first, known.iter().copied()).map(|near| format!("vars.{near}")),
         ));
     };
-    let mut path = format!("vars.{first}");
-    for part in parts {
+    for (n, part) in parts.enumerate() {
+        // Made only for an error: nearly every name is there, and this runs for each mapping.
+        let path = || name.split('.').take(n + 2).collect::<Vec<_>>().join(".");
         value = match value {
             Value::Map(map) => match map.get(part) {
                 Some(value) => value,
                 None => {
+                    let path = path();
                     let near = nearest(part, map.keys().map(String::as_str)).map(|near| format!("{path}.{near}"));
                     return Err(undefined(&format!("{path}.{part}"), near));
                 }
             },
             // A list is indexed by number, and text with a template in it may be anything once rendered.
             Value::List(_) => return Ok(()),
-            _ => return Err(format!("`{path}.{part}` is not defined: `{path}` is no mapping")),
+            _ => {
+                let path = path();
+                return Err(format!("`{path}.{part}` is not defined: `{path}` is no mapping"));
+            }
         };
-        path = format!("{path}.{part}");
     }
     Ok(())
 }

@@ -31,10 +31,10 @@ pub(super) fn validate(context: &Arc<Context>, respond: Respond) {
             Ok(site) => site,
             Err(response) => return respond(response),
         };
-        respond(match publish::validate(site) {
-            Ok(compiled) => Response::json(&json!({
-                "schema": 1, "valid": true, "tree": compiled.tree_hash().to_string(), "mappings": compiled.mappings().len(),
-            })),
+        respond(match publish::check(site) {
+            Ok((tree, n)) => {
+                Response::json(&json!({"schema": 1, "valid": true, "tree": tree.to_string(), "mappings": n}))
+            }
             Err(error) => invalid(&error),
         });
     });

@@ -6,6 +6,8 @@ use std::fmt;
 use common::ids::Hash32;
 
 use super::compiled::Compiled;
+use super::memory::codec::Keep;
+use super::memory::{begin, end, open};
 
 /// Names of what was added, removed and changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,15 +32,49 @@ pub struct Changes {
 /// Names shown of each kind in the one-line summary.
 const SHOWN_MAX: usize = 5;
 
+/// What a tree is compared by: names and hashes. Small beside the tree, and quickly read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// Hash of each configcrate's file.
+    crates: BTreeMap<String, Hash32>,
+    /// Bundle of each mapping. Mappings with the same patterns are told apart by their number.
+    mappings: BTreeMap<String, Hash32>,
+}
+
+/// Begins every kept outline.
+const MAGIC: &[u8] = b"vigo policy outline 1\n";
+
+impl Outline {
+    /// As it is kept. `build` is that of [`Memory`](super::Memory).
+    pub fn encode(&self, build: &Hash32) -> Vec<u8> {
+        let mut out = begin(MAGIC, build);
+        self.crates.put(&mut out);
+        self.mappings.put(&mut out);
+        end(out)
+    }
+
+    /// What this build kept; `None` for anything else.
+    pub fn decode(build: &Hash32, bytes: &[u8]) -> Option<Outline> {
+        let mut from = open(MAGIC, build, bytes)?;
+        let outline = Outline { crates: Keep::take(&mut from)?, mappings: Keep::take(&mut from)? };
+        from.is_empty().then_some(outline)
+    }
+
+    /// What this tree changes against an older one.
+    pub fn changes_from(&self, old: &Outline) -> Changes {
+        Changes { crates: difference(&old.crates, &self.crates), mappings: difference(&old.mappings, &self.mappings) }
+    }
+}
+
 impl Compiled {
+    /// What it is compared by.
+    pub fn outline(&self) -> Outline {
+        Outline { crates: self.crates.clone(), mappings: by_patterns(self) }
+    }
+
     /// What this tree changes against an older one.
     pub fn changes_from(&self, old: Option<&Compiled>) -> Changes {
-        let crates = |compiled: Option<&Compiled>| compiled.map(|compiled| compiled.crates.clone()).unwrap_or_default();
-        let mappings = |compiled: Option<&Compiled>| compiled.map(by_patterns).unwrap_or_default();
-        Changes {
-            crates: difference(&crates(old), &crates(Some(self))),
-            mappings: difference(&mappings(old), &mappings(Some(self))),
-        }
+        self.outline().changes_from(&old.map(Compiled::outline).unwrap_or_default())
     }
 }
 
@@ -74,7 +110,6 @@ impl Difference {
     }
 }
 
-/// Bundle of each mapping. Mappings with the same patterns are told apart by their number.
 fn by_patterns(compiled: &Compiled) -> BTreeMap<String, Hash32> {
     let mut out = BTreeMap::new();
     for mapping in &compiled.mappings {
@@ -127,6 +162,10 @@ mod tests {
         );
         assert_eq!(new.changes_from(None).to_string(), "configcrates: 1 added (a); mappings: 1 added (web db)");
         assert!(new.changes_from(Some(&new)).is_empty());
+        let (build, kept) = (Hash32([1; 32]), old.outline().encode(&Hash32([1; 32])));
+        assert_eq!(Outline::decode(&build, &kept), Some(old.outline()));
+        assert_eq!(Outline::decode(&Hash32::ZERO, &kept), None, "of another build");
+        assert_eq!(Outline::decode(&build, &kept[1..]), None, "damaged");
         let moved = tree("two", "db");
         assert_eq!(moved.changes_from(Some(&new)).to_string(), "mappings: 1 added (db), 1 removed (web db)");
     }

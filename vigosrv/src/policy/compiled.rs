@@ -69,10 +69,10 @@ impl Content {
         }
     }
 
-    fn blobs(&self) -> &[BlobRef] {
+    fn blob(&self, hash: &Hash32) -> Option<&BlobRef> {
         match self {
-            Content::Whole(_, blobs, _) => blobs,
-            Content::Recipe(recipe) => recipe.blobs(),
+            Content::Whole(_, blobs, _) => blobs.iter().find(|blob| blob.sha256 == *hash),
+            Content::Recipe(recipe) => recipe.blobs().find(|blob| blob.sha256 == *hash),
         }
     }
 }
@@ -168,7 +168,7 @@ impl Compiled {
 
     /// Size of a file, if that bundle names it: nobody fetches what his bundle does not name.
     pub fn blob_size(&self, bundle: &Hash32, blob: &Hash32) -> Option<u64> {
-        self.encoded(bundle)?.content.blobs().iter().find(|known| known.sha256 == *blob).map(|known| known.size)
+        self.encoded(bundle)?.content.blob(blob).map(|known| known.size)
     }
 
     /// Path below the published tree of a file that some bundle names.

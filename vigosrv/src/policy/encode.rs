@@ -11,7 +11,7 @@ use bytes::Bytes;
 use common::bundle::{BlobRef, Resource, Value};
 use common::policy::compile::{own_vars, resource};
 use common::policy::dag::{Links, Plan};
-use common::policy::model::Crate;
+use common::policy::model::{Crate, Statement};
 use common::policy::secrets::collect;
 use common::proto::{Message, wire};
 use prost::encoding::{WireType, encode_key, encode_varint, uint32};
@@ -22,9 +22,31 @@ const RESOURCE_DEPENDS_ON: u32 = 6;
 const RESOURCE_NOTIFY: u32 = 7;
 const RESOURCE_AFTER: u32 = 14;
 
-/// The encoded resources of one configcrate, in the order of its file.
+/// More than a link takes: a number of at most 5 bytes at both its ends.
+const LINK_BYTES: usize = 16;
+/// More than surrounds one value: four headers of at most 6 bytes, a number or a hash.
+const NODE_BYTES: usize = 80;
+/// More than the numbers and headers of one resource: 16 fields of at most 16 bytes.
+const RESOURCE_BYTES: usize = 256;
+
+/// The encoded resources of one configcrate, in the order of its file, and the order in which they run where nothing of another
+/// configcrate comes between them.
 #[derive(Debug)]
-pub(super) struct Pieces(Vec<Piece>);
+pub(super) struct Pieces {
+    all: Vec<Piece>,
+    plan: Plan,
+    /// Whether any of them refers to a secret.
+    has_secrets: bool,
+}
+
+/// How the resources of several configcrates are ordered.
+#[derive(Clone, Debug)]
+pub(super) enum Sequence {
+    /// One configcrate after the other: none names a resource of another. Nearly all, so nothing is kept for each mapping.
+    Chained,
+    /// By this plan over all of them.
+    Joined(Arc<Plan>),
+}
 
 #[derive(Debug)]
 struct Piece {
@@ -48,10 +70,9 @@ pub(super) struct Recipe {
     head: Vec<u8>,
     /// In the order of the mapping.
     crates: Vec<Arc<Pieces>>,
-    plan: Arc<Plan>,
+    sequence: Sequence,
     /// Names of the mapping's variables, sorted: before them the configcrates' own give way.
-    hidden: Arc<[String]>,
-    blobs: Vec<BlobRef>,
+    hidden: Box<[String]>,
     /// Paths of secrets, sorted.
     secrets: Vec<String>,
     environment: String,
@@ -100,7 +121,14 @@ impl Pieces {
                 var_secrets,
             }
         };
-        Pieces(member.resources.iter().map(piece).collect())
+        let all: Vec<Piece> = member.resources.iter().map(piece).collect();
+        let has_secrets = all.iter().any(|piece| !piece.secrets.is_empty() || !piece.var_secrets.is_empty());
+        Pieces { all, plan: member.plan.clone(), has_secrets }
+    }
+
+    /// Files that its resources name.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = &BlobRef> {
+        self.all.iter().filter_map(|piece| piece.blob.as_ref())
     }
 }
 
@@ -110,7 +138,7 @@ impl Recipe {
         (mapping, environment): (&str, &str),
         vars: &[(&str, &Value)],
         crates: Vec<Arc<Pieces>>,
-        plan: Arc<Plan>,
+        sequence: Sequence,
     ) -> Recipe {
         let head = wire::Bundle {
             format: common::bundle::BUNDLE_FORMAT,
@@ -118,21 +146,17 @@ impl Recipe {
             vars: vars.iter().map(|(name, value)| (name.to_string(), value.to_wire())).collect(),
             ..wire::Bundle::default()
         };
-        let mut blobs: Vec<BlobRef> =
-            crates.iter().flat_map(|pieces| pieces.0.iter()).filter_map(|piece| piece.blob.clone()).collect();
-        blobs.sort_by(|a, b| a.path.cmp(&b.path));
-        blobs.dedup();
-        let hidden: Arc<[String]> = vars.iter().map(|(name, _)| name.to_string()).collect();
+        let hidden: Box<[String]> = vars.iter().map(|(name, _)| name.to_string()).collect();
         let mut secrets = BTreeSet::new();
         vars.iter().for_each(|(_, value)| collect(value, &mut secrets));
-        for piece in crates.iter().flat_map(|pieces| pieces.0.iter()) {
+        for piece in crates.iter().filter(|pieces| pieces.has_secrets).flat_map(|pieces| &pieces.all) {
             secrets.extend(piece.secrets.iter().cloned());
             let shown = piece.var_secrets.iter().filter(|(name, _)| hidden.binary_search(name).is_err());
             secrets.extend(shown.flat_map(|(_, found)| found.iter().cloned()));
         }
         let secrets = secrets.into_iter().collect();
         let environment = environment.to_string();
-        Recipe { head: head.encode_to_vec(), crates, plan, hidden, blobs, secrets, environment }
+        Recipe { head: head.encode_to_vec(), crates, sequence, hidden, secrets, environment }
     }
 
     /// Secrets that the bundle refers to, sorted.
@@ -140,48 +164,105 @@ impl Recipe {
         &self.secrets
     }
 
-    /// Files that the bundle names.
-    pub(super) fn blobs(&self) -> &[BlobRef] {
-        &self.blobs
+    /// Files that the bundle names, some of them more than once.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = &BlobRef> {
+        self.crates.iter().flat_map(|pieces| pieces.blobs())
     }
 
     /// Resources in the bundle.
     pub(super) fn n_resources(&self) -> usize {
-        self.plan.order.len()
+        self.crates.iter().map(|pieces| pieces.all.len()).sum()
     }
 
     /// Makes the payload.
     pub(super) fn payload(&self) -> Bytes {
-        let pieces: Vec<&Piece> = self.crates.iter().flat_map(|pieces| pieces.0.iter()).collect();
-        let mut out = Vec::with_capacity(self.head.len() + pieces.len() * 256);
+        let mut out = Vec::with_capacity(self.head.len() + self.n_resources() * 256);
+        self.write(&mut out);
+        Bytes::from(out)
+    }
+
+    /// Writes the payload to a buffer that may have been used before.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.clear();
         out.extend_from_slice(&self.head);
-        let mut one = Vec::with_capacity(1024);
-        for (&at, links) in self.plan.order.iter().zip(&self.plan.links) {
-            let piece = pieces[at as usize];
+        let (mut one, mut shifted) = (Vec::with_capacity(1024), Vec::new());
+        let mut resource = |piece: &Piece, links: &Links, start: u32| {
             one.clear();
             one.extend_from_slice(&piece.before_links);
-            uint32::encode_packed(RESOURCE_DEPENDS_ON, &links.depends_on, &mut one);
-            uint32::encode_packed(RESOURCE_NOTIFY, &links.notify, &mut one);
+            let mut encode = |field, list: &[u32], one: &mut Vec<u8>| {
+                shifted.clear();
+                shifted.extend(list.iter().map(|at| at + start));
+                uint32::encode_packed(field, &shifted, one);
+            };
+            encode(RESOURCE_DEPENDS_ON, &links.depends_on, &mut one);
+            encode(RESOURCE_NOTIFY, &links.notify, &mut one);
             one.extend_from_slice(&piece.after_links);
             for (name, entry) in &piece.vars {
                 if self.hidden.binary_search(name).is_err() {
                     one.extend_from_slice(entry);
                 }
             }
-            uint32::encode_packed(RESOURCE_AFTER, &links.after, &mut one);
-            encode_key(BUNDLE_RESOURCES, WireType::LengthDelimited, &mut out);
-            encode_varint(one.len() as u64, &mut out);
+            encode(RESOURCE_AFTER, &links.after, &mut one);
+            encode_key(BUNDLE_RESOURCES, WireType::LengthDelimited, out);
+            encode_varint(one.len() as u64, out);
             out.extend_from_slice(&one);
+        };
+        match &self.sequence {
+            Sequence::Chained => {
+                let mut start = 0;
+                for pieces in &self.crates {
+                    for (&at, links) in pieces.plan.order.iter().zip(&pieces.plan.links) {
+                        resource(&pieces.all[at as usize], links, start);
+                    }
+                    start += pieces.all.len() as u32;
+                }
+            }
+            Sequence::Joined(plan) => {
+                let pieces: Vec<&Piece> = self.crates.iter().flat_map(|pieces| &pieces.all).collect();
+                for (&at, links) in plan.order.iter().zip(&plan.links) {
+                    resource(pieces[at as usize], links, 0);
+                }
+            }
         }
+        let mut blobs: Vec<&BlobRef> = self.blobs().collect();
+        blobs.sort_by(|a, b| a.path.cmp(&b.path));
+        blobs.dedup();
         let tail = wire::Bundle {
-            blobs: self.blobs.iter().map(BlobRef::to_wire).collect(),
+            blobs: blobs.into_iter().map(BlobRef::to_wire).collect(),
             secrets: self.secrets.clone(),
             environment: self.environment.clone(),
             ..wire::Bundle::default()
         };
-        out.extend_from_slice(&tail.encode_to_vec());
-        Bytes::from(out)
+        // Writing to memory does not fail.
+        let _ = tail.encode(out);
     }
+}
+
+/// Bytes that the resources of a configcrate cannot exceed in a bundle.
+pub(super) fn bytes_at_most(member: &Crate) -> usize {
+    let links = |links: &Links| LINK_BYTES * (links.depends_on.len() + links.notify.len() + links.after.len());
+    let linked: usize = member.plan.links.iter().map(links).sum::<usize>() + LINK_BYTES * member.foreign.len();
+    let blob = |blob: &BlobRef| blob.path.len() + NODE_BYTES;
+    let resource = |one: &Statement| {
+        let texts = member.name.len() + one.name.len() + one.kind.len() + one.when.len() + member.path.len();
+        let values = one.params.iter().chain(own_vars(member, one));
+        let values: usize = values.map(|(name, value)| name.len() + value_bytes_at_most(value)).sum();
+        let items = one.foreach.as_ref().map_or(0, value_bytes_at_most);
+        texts + values + items + one.blob.as_ref().map_or(0, blob) + RESOURCE_BYTES
+    };
+    linked + member.resources.iter().map(resource).sum::<usize>()
+}
+
+/// Bytes that a value and the entry of its name cannot exceed, without the name.
+pub(super) fn value_bytes_at_most(value: &Value) -> usize {
+    NODE_BYTES
+        + match value {
+            // A reference to a secret is listed once more.
+            Value::Str(text) => 2 * text.len(),
+            Value::List(items) => items.iter().map(value_bytes_at_most).sum(),
+            Value::Map(map) => map.iter().map(|(key, value)| key.len() + value_bytes_at_most(value)).sum(),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => 0,
+        }
 }
 
 fn encode_var(name: &str, value: &Value) -> Vec<u8> {

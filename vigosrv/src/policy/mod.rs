@@ -9,17 +9,19 @@ mod diff;
 mod encode;
 mod hosts;
 mod load;
+mod memory;
 mod resolve;
 mod search;
 mod trace;
 mod tree;
 
-pub use changes::{Changes, Difference};
-pub use compile::compile;
+pub use changes::{Changes, Difference, Outline};
+pub use compile::{check, compile, compile_with};
 pub use compiled::{Compiled, Mapping};
 pub use diff::{Facts, difference, needs_facts};
+pub use memory::Memory;
 pub use search::{Found, outline, search};
-pub use trace::{Trace, TracedCrate, TracedVar, trace};
+pub use trace::{Trace, TracedCrate, TracedVar, trace, trace_with};
 pub use tree::{File, Tree};
 
 /// A mapping of one [`Compiled`]: its position in path order.

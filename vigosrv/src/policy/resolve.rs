@@ -31,13 +31,13 @@ struct Inherited<'l> {
 
 /// Resolves mappings of one tree; each directory is looked at once.
 pub(super) struct Resolver<'l> {
-    loaded: &'l Loaded,
+    loaded: &'l Loaded<'l>,
     directories: HashMap<String, Inherited<'l>>,
 }
 
 impl<'l> Resolver<'l> {
     /// Checks what roles, `common.vgo` files and environments name, so that errors there are said once.
-    pub(super) fn new(loaded: &'l Loaded, errors: &mut Vec<Error>) -> Resolver<'l> {
+    pub(super) fn new(loaded: &'l Loaded<'l>, errors: &mut Vec<Error>) -> Resolver<'l> {
         let resolver = Resolver { loaded, directories: HashMap::new() };
         let groups = loaded.roles.values().chain(loaded.commons.values()).chain(loaded.environments.values());
         groups.for_each(|group| resolver.check(group, errors));
@@ -120,7 +120,7 @@ impl<'l> Resolver<'l> {
 }
 
 /// Adds the crates of a group's roles, then its own, and the variables of its roles.
-fn add_group<'l>(loaded: &'l Loaded, group: &'l Group, crates: &mut Vec<usize>, role_vars: &mut Vars<'l>) {
+fn add_group<'l>(loaded: &'l Loaded<'_>, group: &'l Group, crates: &mut Vec<usize>, role_vars: &mut Vars<'l>) {
     for role in group.roles.iter().filter_map(|mention| loaded.roles.get(&mention.name)) {
         add_crates(loaded, &role.configcrates, crates);
         role_vars.extend(borrowed(role));
@@ -128,7 +128,7 @@ fn add_group<'l>(loaded: &'l Loaded, group: &'l Group, crates: &mut Vec<usize>, 
     add_crates(loaded, &group.configcrates, crates);
 }
 
-fn add_crates(loaded: &Loaded, mentions: &[Mention], crates: &mut Vec<usize>) {
+fn add_crates(loaded: &Loaded<'_>, mentions: &[Mention], crates: &mut Vec<usize>) {
     for id in mentions.iter().filter_map(|mention| loaded.crate_ids.get(&mention.name)) {
         if !crates.contains(id) {
             crates.push(*id);

@@ -3,6 +3,7 @@
 use common::yaml::{Error, Map, Node, Pos};
 
 use super::load::{Group, Loaded, load};
+use super::memory::Memory;
 use super::trace::{place, place_of};
 use super::tree::Tree;
 
@@ -20,14 +21,14 @@ pub struct Found {
 /// Everything whose name contains the text, and every other line of policy that does. Case does not matter.
 pub fn search(tree: &Tree, text: &str) -> Result<Vec<Found>, Vec<Error>> {
     let mut errors = tree.problems.clone();
-    let loaded = load(tree, &mut errors);
+    let loaded = load(tree, &mut Memory::default(), &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
     let wanted = text.to_lowercase();
     let mut found = names(&loaded);
     found.retain(|one| one.name.to_lowercase().contains(&wanted));
-    for (path, doc) in &loaded.docs {
+    for (path, doc) in loaded.docs.iter() {
         for (at, line) in doc.text().lines().enumerate() {
             let start = format!("{path}:{}:", at + 1);
             if line.to_lowercase().contains(&wanted) && !found.iter().any(|one| one.place.starts_with(&start)) {
@@ -42,7 +43,7 @@ pub fn search(tree: &Tree, text: &str) -> Result<Vec<Found>, Vec<Error>> {
 /// Everything that is defined, in order of place.
 pub fn outline(tree: &Tree) -> Result<Vec<Found>, Vec<Error>> {
     let mut errors = tree.problems.clone();
-    let loaded = load(tree, &mut errors);
+    let loaded = load(tree, &mut Memory::default(), &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -60,7 +61,7 @@ fn natural(place: &str) -> (String, u32, u32) {
     (parts.next().unwrap_or_default().to_string(), number(line), number(column))
 }
 
-fn names(loaded: &Loaded) -> Vec<Found> {
+fn names(loaded: &Loaded<'_>) -> Vec<Found> {
     let mut all = Vec::new();
     for member in &loaded.crates {
         let map = loaded.docs.get(&member.path).and_then(|doc| doc.root().as_map());
@@ -109,7 +110,7 @@ fn uses(group: &Group) -> String {
 }
 
 fn variables<'n>(
-    loaded: &Loaded,
+    loaded: &Loaded<'_>,
     path: &str,
     map: Option<&Map>,
     names: impl Iterator<Item = &'n String>,

@@ -8,6 +8,7 @@ use common::policy::model::Mention;
 use common::yaml::{Error, Map, Node, Pos};
 
 use super::load::{Group, Loaded, MappingDef, load};
+use super::memory::Memory;
 use super::tree::Tree;
 
 /// What one host gets, and why.
@@ -63,28 +64,40 @@ struct Layer<'l> {
 
 /// Traces a host. `None` when no mapping matches. Errors are those of the files, as `validate` shows them.
 pub fn trace(tree: &Tree, hostname: &str) -> Result<Option<Trace>, Vec<Error>> {
+    trace_with(tree, hostname, &mut Memory::default())
+}
+
+/// The same with a memory, which makes it fast and nothing else.
+pub fn trace_with(tree: &Tree, hostname: &str, memory: &mut Memory) -> Result<Option<Trace>, Vec<Error>> {
     let mut errors = tree.problems.clone();
-    let loaded = load(tree, &mut errors);
+    let loaded = load(tree, memory, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
     let matches = |mapping: &&MappingDef| mapping.patterns.iter().any(|glob| glob.matches(hostname));
-    let Some(mapping) = loaded.mappings.iter().find(matches) else { return Ok(None) };
+    let traced = loaded.mappings.iter().find(matches).map(|mapping| trace_mapping(&loaded, mapping, hostname));
+    if memory.is_last() {
+        std::mem::forget(loaded);
+    }
+    Ok(traced)
+}
+
+fn trace_mapping(loaded: &Loaded<'_>, mapping: &MappingDef, hostname: &str) -> Trace {
     let pattern = mapping.patterns.iter().find(|glob| glob.matches(hostname));
-    let layers = layers(&loaded, mapping);
-    let vars = vars(&loaded, &layers);
-    Ok(Some(Trace {
+    let layers = layers(loaded, mapping);
+    let vars = vars(loaded, &layers);
+    Trace {
         mapping: format!("{}:{}", mapping.group.path, mapping.at.line),
         pattern: pattern.map(|glob| glob.source().to_string()).unwrap_or_default(),
         environment: mapping.environment.as_ref().map(|mention| mention.name.clone()).unwrap_or_default(),
-        crates: crates(&loaded, &layers, &vars),
+        crates: crates(loaded, &layers, &vars),
         vars,
-    }))
+    }
 }
 
 /// Everything that a mapping draws from, in the order in which configcrates are added: directories from the top, the mapping,
 /// the environment.
-fn layers<'l>(loaded: &'l Loaded, mapping: &'l MappingDef) -> Vec<Layer<'l>> {
+fn layers<'l>(loaded: &'l Loaded<'_>, mapping: &'l MappingDef) -> Vec<Layer<'l>> {
     let root = |path: &str| loaded.docs.get(path).and_then(|doc| doc.root().as_map());
     let directory = mapping.group.path.rsplit_once('/').map_or("", |(directory, _)| directory);
     let ends = directory.match_indices('/').map(|(at, _)| at).chain([directory.len()]);
@@ -104,7 +117,7 @@ fn layers<'l>(loaded: &'l Loaded, mapping: &'l MappingDef) -> Vec<Layer<'l>> {
     all
 }
 
-fn vars(loaded: &Loaded, layers: &[Layer<'_>]) -> Vec<TracedVar> {
+fn vars(loaded: &Loaded<'_>, layers: &[Layer<'_>]) -> Vec<TracedVar> {
     let mut sources: BTreeMap<&str, Vec<(&Value, String)>> = BTreeMap::new();
     // Weakest first: the variables of all roles stand below everything that is written for directories and mappings.
     let mentions = layers.iter().flat_map(|layer| &layer.group.roles);
@@ -128,7 +141,7 @@ fn vars(loaded: &Loaded, layers: &[Layer<'_>]) -> Vec<TracedVar> {
     traced.collect()
 }
 
-fn crates(loaded: &Loaded, layers: &[Layer<'_>], vars: &[TracedVar]) -> Vec<TracedCrate> {
+fn crates(loaded: &Loaded<'_>, layers: &[Layer<'_>], vars: &[TracedVar]) -> Vec<TracedCrate> {
     let mut order: Vec<(usize, Vec<String>)> = Vec::new();
     let mut add = |mentions: &[Mention], asked_by: &dyn Fn(&Mention) -> String| {
         for mention in mentions {
@@ -179,7 +192,7 @@ pub(super) fn place(path: &str, at: Pos) -> String {
 }
 
 /// Where a variable is written: in `vars` of the mapping itself, or in the last of its `vars_files` that has it.
-pub(super) fn place_of(loaded: &Loaded, path: &str, map: Option<&Map>, name: &str) -> String {
+pub(super) fn place_of(loaded: &Loaded<'_>, path: &str, map: Option<&Map>, name: &str) -> String {
     let vars =
         |map: &Map| map.get("vars").and_then(Node::as_map).and_then(|vars| vars.entry(name)).map(|entry| entry.at);
     if let Some(at) = map.and_then(vars) {

@@ -31,8 +31,12 @@ impl Tree {
     /// Adds a file with its content.
     pub fn insert(&mut self, path: impl Into<String>, bytes: impl Into<Vec<u8>>) {
         let bytes = bytes.into();
-        let file = File { sha256: sha256(&[&bytes]), size: bytes.len() as u64, bytes: Some(bytes) };
-        self.files.insert(path.into(), file);
+        self.insert_whole(path, sha256(&[&bytes]), bytes);
+    }
+
+    /// The same, where the hash is known.
+    pub fn insert_whole(&mut self, path: impl Into<String>, sha256: Hash32, bytes: Vec<u8>) {
+        self.files.insert(path.into(), File { sha256, size: bytes.len() as u64, bytes: Some(bytes) });
     }
 
     /// Adds a file of which only the hash is known.

@@ -6,6 +6,7 @@
 //! the database. Limits: `TREE_FILES_MAX`, `TREE_BYTES_MAX`, `PUBLISHES_KEPT_MAX`. See `docs/adr/0042-publish.md`.
 
 mod read;
+mod remember;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,8 +19,9 @@ use common::sys::file::{hand_over, make_dir, sync_dir, sync_file_system};
 use common::sys::{FileError, Lock, LockError, Owner};
 use common::yaml::{self, Error};
 
-use crate::policy::{Changes, Compiled, Tree, compile};
+use crate::policy::{self, Changes, Compiled, Outline, Trace, Tree};
 use read::{Copy, read_tree};
+use remember::Remembered;
 
 const STACKS: &str = "stacks";
 const LIVE: &str = ".live";
@@ -137,11 +139,44 @@ pub fn is_kept(root: &Path, tree: &Hash32) -> bool {
     directory(root, tree).is_dir()
 }
 
+/// Checks `stacks/` and changes nothing: hash of the tree and number of its mappings.
+pub fn check<'p>(site: impl Into<Site<'p>>) -> Result<(Hash32, usize), PublishError> {
+    let site = site.into();
+    let tree = site.limit(read_tree(&stacks(site.root)?, None)?);
+    let mut kept = Remembered::recall(site.root);
+    let checked = policy::check(&tree, &mut kept.memory);
+    kept.keep();
+    Ok((tree.hash(), checked.map_err(PublishError::Invalid)?))
+}
+
+/// What a host gets from `stacks/`, and where it comes from; `None` when no mapping matches. For a command that ends with it.
+pub fn trace(root: &Path, hostname: &str) -> Result<Option<Trace>, PublishError> {
+    let tree = read_stacks(root)?;
+    let mut kept = Remembered::recall(root);
+    kept.memory = kept.memory.once();
+    let traced = policy::trace_with(&tree, hostname, &mut kept.memory);
+    kept.keep();
+    traced.map_err(PublishError::Invalid)
+}
+
 /// Compiles `stacks/` and changes nothing.
 pub fn validate<'p>(site: impl Into<Site<'p>>) -> Result<Compiled, PublishError> {
     let site = site.into();
-    let stacks = stacks(site.root)?;
-    compile(&site.limit(read_tree(&stacks, None)?)).map_err(PublishError::Invalid)
+    let tree = site.limit(read_tree(&stacks(site.root)?, None)?);
+    compile(site.root, &tree).map_err(PublishError::Invalid)
+}
+
+/// Compiles a tree that is to be remembered.
+fn compile(root: &Path, tree: &Tree) -> Result<Compiled, Vec<Error>> {
+    let mut kept = Remembered::recall(root);
+    let compiled = policy::compile_with(tree, &mut kept.memory);
+    kept.keep();
+    compiled
+}
+
+/// Compiles a tree that was live: most of its files are those of the one that is remembered.
+fn compile_old(root: &Path, tree: &Tree) -> Result<Compiled, Vec<Error>> {
+    policy::compile_with(tree, &mut Remembered::recall(root).memory.closed())
 }
 
 /// Publishes a tree. `previous` is what is live, where the caller has it compiled.
@@ -194,7 +229,7 @@ fn load_limited(site: &Site<'_>, tree: &Hash32) -> Result<Compiled, PublishError
         return Err(damaged("its content does not have its hash".to_string()));
     }
     let knows_all = site.secrets.is_none();
-    compile(&site.limit(read)).map_err(|errors| {
+    compile_old(root, &site.limit(read)).map_err(|errors| {
         // What it refers to was removed meanwhile: that can be cured.
         if !knows_all && compile_whole(root, tree) {
             return PublishError::Invalid(errors);
@@ -206,7 +241,7 @@ fn load_limited(site: &Site<'_>, tree: &Hash32) -> Result<Compiled, PublishError
 
 /// Whether a published tree compiles where every secret counts as there.
 fn compile_whole(root: &Path, tree: &Hash32) -> bool {
-    read_tree(&directory(root, tree), None).is_ok_and(|read| compile(&read).is_ok())
+    read_tree(&directory(root, tree), None).is_ok_and(|read| compile_old(root, &read).is_ok())
 }
 
 /// The file that a bundle of a published tree names; see [`Compiled::blob_path`].
@@ -247,7 +282,7 @@ fn stage(
     let root = site.root;
     make_dir(staging, 0o700, owner)?;
     let tree = site.limit(read_tree(stacks, Some(Copy { to: staging, owner }))?);
-    let compiled = Arc::new(compile(&tree).map_err(PublishError::Invalid)?);
+    let compiled = Arc::new(compile(root, &tree).map_err(PublishError::Invalid)?);
     let hash = compiled.tree_hash();
     // A damaged live tree is replaced, not compared with.
     let live = live_tree(root).unwrap_or(None);
@@ -255,11 +290,9 @@ fn stage(
     if live == Some(hash) && is_whole(&hash) {
         return Ok(Published { tree: hash, unchanged: true, changes: Changes::default(), compiled });
     }
-    let loaded = match (previous, live) {
-        (None, Some(live)) => load_published(root, &live).ok(),
-        _ => None,
-    };
-    let changes = compiled.changes_from(previous.or(loaded.as_ref()));
+    let outline = compiled.outline();
+    let changes = outline.changes_from(&old_outline(root, previous, live));
+    remember::keep_outline(staging, &outline, owner);
     keep(root, staging, &hash, is_whole(&hash))?;
     go_live(root, &hash, owner)?;
     prune(root, &hash);
@@ -282,13 +315,17 @@ fn again(
     if live == Some(*tree) {
         return Ok(Published { tree: *tree, unchanged: true, changes: Changes::default(), compiled });
     }
-    let loaded = match (previous, live) {
-        (None, Some(live)) => load_published(root, &live).ok(),
-        _ => None,
-    };
-    let changes = compiled.changes_from(previous.or(loaded.as_ref()));
+    let changes = compiled.outline().changes_from(&old_outline(root, previous, live));
     go_live(root, tree, owner)?;
     Ok(Published { tree: *tree, unchanged: false, changes, compiled })
+}
+
+/// What is live, to be compared with; a damaged tree counts as none.
+fn old_outline(root: &Path, previous: Option<&Compiled>, live: Option<Hash32>) -> Outline {
+    let kept = |live: &Hash32| remember::outline(&directory(root, live));
+    let loaded = |live: &Hash32| load_published(root, live).ok().map(|compiled| compiled.outline());
+    let of_live = || live.and_then(|live| kept(&live).or_else(|| loaded(&live)));
+    previous.map(Compiled::outline).or_else(of_live).unwrap_or_default()
 }
 
 /// Gives the staged tree its name, durably. One that was published before stays, if it is whole.

@@ -23,10 +23,14 @@ pub(super) struct Copy<'a> {
 /// Reads the tree below `from`. What is no policy (hidden files, notes, backups of editors) is neither read nor copied.
 /// What cannot be part of a policy is noted in the tree. The error is about the copy.
 pub(super) fn read_tree(from: &Path, copy: Option<Copy<'_>>) -> Result<Tree, FileError> {
-    let mut reader = Reader { from, copy, tree: Tree::default(), n_files: 0, n_bytes: 0 };
+    let piece = vec![0; PIECE_BYTES].into_boxed_slice();
+    let mut reader = Reader { from, copy, tree: Tree::default(), n_files: 0, n_bytes: 0, piece };
     reader.directory(&PathBuf::new(), 0)?;
     Ok(reader.tree)
 }
+
+/// Bytes read at a time.
+const PIECE_BYTES: usize = 64 << 10;
 
 struct Reader<'a> {
     from: &'a Path,
@@ -34,6 +38,8 @@ struct Reader<'a> {
     tree: Tree,
     n_files: usize,
     n_bytes: u64,
+    /// What is read at a time.
+    piece: Box<[u8]>,
 }
 
 impl Reader<'_> {
@@ -115,11 +121,10 @@ impl Reader<'_> {
     fn content(&mut self, file: File, below: &Path, shown: &str, keep: bool, max: u64) -> Result<(), FileError> {
         let mut out = self.copy.as_ref().map(|copy| copy.open(below)).transpose()?;
         let (mut digest, mut kept, mut size) = (Sha256::new(), Vec::new(), 0u64);
-        let mut piece = vec![0; 64 << 10];
         // A file that grows while it is read ends at its bound and is refused like one that was too large before.
         let mut file = file.take(max + 1);
         loop {
-            let n = match file.read(&mut piece) {
+            let n = match file.read(&mut self.piece) {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(error) => {
@@ -128,18 +133,18 @@ impl Reader<'_> {
                 }
             };
             size += n as u64;
-            digest.update(&piece[..n]);
+            digest.update(&self.piece[..n]);
             if keep {
-                kept.extend_from_slice(&piece[..n]);
+                kept.extend_from_slice(&self.piece[..n]);
             }
             if let Some((file, path)) = &mut out {
-                file.write_all(&piece[..n]).map_err(|error| FileError::new("write", path, &error))?;
+                file.write_all(&self.piece[..n]).map_err(|error| FileError::new("write", path, &error))?;
             }
         }
         if size > max {
             self.tree.refuse(Error::whole(shown, "the file grew while it was read").cure("publish again"));
         } else if keep {
-            self.tree.insert(shown, kept);
+            self.tree.insert_whole(shown, digest.finish(), kept);
         } else {
             self.tree.insert_hashed(shown, digest.finish(), size);
         }

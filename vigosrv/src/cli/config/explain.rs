@@ -44,7 +44,8 @@ fn stacks(common: &Common) -> Result<policy::Tree, Failure> {
 }
 
 pub(super) fn trace(verb: &Trace, common: &Common) -> Result<Exit, Failure> {
-    let trace = policy::trace(&stacks(common)?, &verb.host).map_err(invalid)?;
+    let failed = |error| show_lines(boot::publish_failure(&error));
+    let trace = publish::trace(&root(common), &verb.host).map_err(failed)?;
     let Some(trace) = trace else {
         return Err(Failure::failed(format!("no mapping matches `{}`", verb.host))
             .hint("add one below stacks/envoys/; `vigocli config tree` lists the patterns that there are"));

@@ -127,9 +127,8 @@ fn show_lines(failure: Failure) -> Failure {
 
 fn validate(common: &Common) -> Result<Exit, Failure> {
     let (root, known) = (root(common), known_secrets(common)?);
-    let compiled = publish::validate(publish::Site::with_secrets(&root, known))
+    let (tree, n) = publish::check(publish::Site::with_secrets(&root, known))
         .map_err(|error| show_lines(boot::publish_failure(&error)))?;
-    let (tree, n) = (compiled.tree_hash(), compiled.mappings().len());
     let text = if common.json() {
         format!("{}\n", json!({"schema": 1, "valid": true, "tree": tree.to_string(), "mappings": n}))
     } else {

@@ -1,0 +1,3 @@
+//! The operating system, wrapped: threads that share work.
+
+pub(crate) mod shared;
