@@ -184,6 +184,26 @@ pub const PACKAGE_LIST_BYTES_MAX: usize = 4 << 20;
 pub const PACKAGE_LOCK_WAIT_MS: u64 = 60_000;
 /// Time that one trait collector may take, in milliseconds.
 pub const COLLECTOR_TIMEOUT_MS: u64 = 5_000;
+/// Bytes of a tree that the agent collects entry by entry (packages, services, users), as JSON; the others are left out.
+pub const TRAIT_COLLECTED_BYTES_MAX: usize = 192 << 10;
+/// Bytes that are read of a file that lists packages.
+pub const PACKAGE_DATABASE_BYTES_MAX: u64 = 256 << 20;
+/// Programs of an operator that print traits.
+pub const TRAIT_PROGRAMS_MAX: usize = 32;
+/// Bytes that one of them may print.
+pub const TRAIT_PROGRAM_BYTES_MAX: usize = 64 << 10;
+/// Bytes that all of them may print.
+pub const TRAIT_PROGRAMS_BYTES_MAX: usize = 256 << 10;
+/// Time that all of them may take, in milliseconds.
+pub const TRAIT_PROGRAMS_TIMEOUT_MS: u64 = 20_000;
+/// Nesting of what they print.
+pub const TRAIT_DEPTH_MAX: usize = 16;
+/// Values in what one of them prints.
+pub const TRAIT_VALUES_MAX: usize = 10_000;
+/// Bytes of a key in what they print.
+pub const TRAIT_KEY_BYTES_MAX: usize = 256;
+/// Bytes of the name of a trait tree.
+pub const TRAIT_NAME_BYTES_MAX: usize = 64;
 
 /// Server: emergency reserve beside the database, in bytes.
 pub const DATABASE_BALLAST_BYTES: u64 = 4 << 20;
@@ -219,6 +239,11 @@ const_assert!(WAL_CHECKPOINT_BYTES * 4 <= WAL_EMERGENCY_BYTES);
 const_assert!(REPORT_BYTES_MAX < MESSAGE_BYTES_MAX);
 // A bundle travels with its assignment and framing.
 const_assert!(BUNDLE_BYTES_MAX + (1 << 20) <= MESSAGE_BYTES_MAX);
+// What is collected fits as a tree with its mark, and any one tree into the half of a report that trees have.
+const_assert!(
+    TRAIT_COLLECTED_BYTES_MAX + 64 <= TRAIT_TREE_BYTES_MAX && TRAIT_TREE_BYTES_MAX + 1024 <= REPORT_BYTES_MAX / 2
+);
+const_assert!(TRAIT_PROGRAM_BYTES_MAX <= TRAIT_TREE_BYTES_MAX);
 // Any one record fits into a report.
 const_assert!(RECORD_BYTES_MAX * 2 <= REPORT_BYTES_MAX);
 // A value as deep as allowed can be written in a file: root, resources, resource, parameter.

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use common::policy::trait_keys;
 use common::policy::types::{GROUPS, reference};
 
 fn folder() -> PathBuf {
@@ -13,6 +14,7 @@ fn folder() -> PathBuf {
 fn committed_pages_match_the_tables() {
     let mut pages: Vec<(String, String)> = GROUPS.iter().map(reference::page).collect();
     pages.push(("README.md".to_string(), reference::index()));
+    pages.push(("traits.md".to_string(), trait_keys::page()));
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::create_dir_all(folder()).unwrap();
         pages.iter().for_each(|(name, text)| std::fs::write(folder().join(name), text).unwrap());

@@ -78,10 +78,18 @@ fn result(n: u32, sequence: u64, link: &mut Hash32) -> Write {
         last_link: *link,
     };
     let record = StoredRecord { meta, kind: RecordKind::Run, body, decoded: RecordBody::Run(run) };
-    let (traits, removed_traits, trait_hash) = Default::default();
+    let (traits, removed_traits, trait_hash, trait_base) = Default::default();
     let uuid = identity(n).0;
     let at = Wall(1_790_000_000_000);
-    Write::Results(Box::new(ResultsWrite { uuid, records: vec![record], traits, removed_traits, trait_hash, at }))
+    Write::Results(Box::new(ResultsWrite {
+        uuid,
+        records: vec![record],
+        traits,
+        removed_traits,
+        trait_hash,
+        trait_base,
+        at,
+    }))
 }
 
 fn enrolled(path: &std::path::Path) -> Outcome<SqliteStore> {

@@ -145,3 +145,40 @@ fn an_envoy_follows_its_server_to_another_address_and_delivers_there() {
     };
     wait_until("the delivery to the new place", delivered);
 }
+
+#[test]
+fn a_program_of_the_operator_is_a_trait_that_policy_uses_and_both_sides_show() {
+    let dir = tempfile::tempdir().unwrap();
+    let crate_of = "name: racks\nresources:\n  - {name: site, type: file, target_path: /etc/site, content: \"row {{ traits.rack.row }}\\n\"}\n  - {name: high, type: file, target_path: /etc/high, content: \"x\", when: \"traits.rack.row > 5\"}\n  - {name: low, type: file, target_path: /etc/low, content: \"x\", when: \"traits.rack.row < 5 and 'root' in traits.users\"}\n";
+    let mapping = "envoys:\n  - {match: \"*\", configcrates: [racks]}\n";
+    let policy = [("configcrates/racks.vgo", crate_of), ("envoys/all.vgo", mapping)];
+    let mut server = Server::new(dir.path(), SETTINGS, &policy);
+    server.start();
+    let mut envoy = Envoy::new(&dir.path().join("envoy"));
+    let programs = envoy.dir.join("traits.d");
+    fs::create_dir_all(&programs).unwrap();
+    let config = envoy.dir.join("envoy.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}traits_dir: traits.d\n")).unwrap();
+    let program = |name: &str, script: &str| {
+        let path = programs.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    program("rack.volatile.sh", "echo '{\"row\": 7}'");
+    program("bad.sh", "echo nonsense");
+    assert_eq!(envoy.ask(&["traits", "rack"]), serde_json::json!({"row": 7}));
+    envoy.enroll(&server, NAME);
+    envoy.clock = "scale=10".into();
+    envoy.start();
+    let site = |expected: &str| fs::read_to_string(envoy.path("etc/site")).is_ok_and(|text| text == expected);
+    wait_until("the trait in the file", || site("row 7\n").then_some(()));
+    assert!(envoy.path("etc/high").exists() && !envoy.path("etc/low").exists());
+    assert!(envoy.log().contains("traits.d/bad.sh printed no JSON"), "{}", envoy.log());
+    let shown = |path: &str| server.cli(&["traits", NAME, path]);
+    wait_until("the server to know", || (shown("rack.row") == 7).then_some(()));
+    assert_eq!(shown("users.root.uid"), 0);
+    // What changes on the host changes what it does, with no server asked.
+    program("rack.volatile.sh", "echo '{\"row\": 3}'");
+    wait_until("the new value", || (site("row 3\n") && envoy.path("etc/low").exists()).then_some(()));
+}

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Object;
@@ -280,11 +280,22 @@ struct Names {
 }
 
 impl Scope {
-    /// From variables after precedence, the trait trees and the `envoy` namespace ([`ENVOY_KEYS`]).
+    /// From variables after precedence, the traits and the `envoy` namespace ([`ENVOY_KEYS`]).
     pub fn new(vars: &BTreeMap<String, Value>, traits: &serde_json::Value, envoy: &BTreeMap<String, Value>) -> Scope {
+        let trees = traits.as_object().into_iter().flatten();
+        Scope::with_trees(vars, trees.map(|(name, tree)| (name.clone(), Arc::new(tree.clone()))).collect(), envoy)
+    }
+
+    /// The same with shared trees, of which only those that a template asks for are looked into.
+    pub fn with_trees(
+        vars: &BTreeMap<String, Value>,
+        trees: Vec<(String, Arc<serde_json::Value>)>,
+        envoy: &BTreeMap<String, Value>,
+    ) -> Scope {
+        let trees = trees.into_iter().map(|(name, tree)| (name, (tree, OnceLock::new()))).collect();
         Scope(Arc::new(Names {
             vars: convert::map_into_engine(vars),
-            traits: minijinja::Value::from(minijinja::value::Serde(traits)),
+            traits: minijinja::Value::from_object(Trees(trees)),
             envoy: convert::map_into_engine(envoy),
             item: None,
         }))
@@ -357,6 +368,25 @@ impl Object for Names {
 
     fn enumerate(self: &Arc<Self>) -> minijinja::value::Enumerator {
         minijinja::value::Enumerator::Str(&NAMESPACES)
+    }
+}
+
+/// The trait trees; each is brought into the engine's form when it is first asked for, which is never for most.
+#[derive(Debug)]
+struct Trees(BTreeMap<String, (Arc<serde_json::Value>, OnceLock<minijinja::Value>)>);
+
+impl Object for Trees {
+    fn get_value(self: &Arc<Self>, key: &minijinja::Value) -> Option<minijinja::Value> {
+        key.as_str().and_then(|key| self.get_value_by_str(key))
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<minijinja::Value> {
+        let (tree, made) = self.0.get(key)?;
+        Some(made.get_or_init(|| minijinja::Value::from(minijinja::value::Serde(tree.as_ref()))).clone())
+    }
+
+    fn enumerate(self: &Arc<Self>) -> minijinja::value::Enumerator {
+        minijinja::value::Enumerator::Values(self.0.keys().map(|name| minijinja::Value::from(name.as_str())).collect())
     }
 }
 

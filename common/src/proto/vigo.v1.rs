@@ -827,6 +827,10 @@ pub struct ReportRequest {
     /// Trees that no longer exist.
     #[prost(string, repeated, tag = "4")]
     pub removed_traits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Not 0: only what changed is here, and the other stable trees are those of this hash. A server that has another one
+    /// stores what is here and answers with the hash 0, so that everything is sent again.
+    #[prost(fixed64, tag = "5")]
+    pub trait_base: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TraitUpdate {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use common::bundle::Version;
 use common::chain::Lane;
-use common::crypto::sha256;
 use common::ids::{Hash32, Uuid};
 use common::limits;
 use common::log::Level;
@@ -150,29 +149,31 @@ impl Agent {
 
     /// Notes what changed; values go to disk with the run's record.
     fn take_traits(&mut self, trees: Arc<Vec<TraitTree>>, cx: &mut Cx<'_>) {
-        let stable = |trees: &[TraitTree], tree: &TraitTree| trees.iter().any(|old| old == tree);
-        let mut changed = self.trait_hash == 0;
-        for tree in trees.iter().filter(|tree| !tree.volatile && !stable(&self.traits, tree)) {
-            changed = true;
+        let is_known = |tree: &TraitTree| {
+            let old = self.traits.iter().find(|old| old.name == tree.name);
+            // What was not gathered anew is the same in memory, and most trees are that.
+            old.is_some_and(|old| Arc::ptr_eq(&old.value, &tree.value) || old == tree)
+        };
+        for tree in trees.iter().filter(|tree| !tree.volatile && !is_known(tree)) {
             let json = tree.value.to_string();
             if json.len() > limits::TRAIT_TREE_BYTES_MAX {
                 let bytes = json.len();
                 cx.log(Level::Warn, format!("traits: tree {} has {bytes} bytes: neither kept nor sent", tree.name));
+                self.told.forget(&tree.name);
                 continue;
             }
+            self.told.note(&tree.name, &json);
             self.persist.put(StoreOp::SetTrait(tree.name.clone(), Some(json.into_bytes())), false);
         }
-        let here = |name: &str| trees.iter().any(|tree| tree.name == name);
+        let here = |name: &str| trees.iter().any(|tree| tree.name == name && !tree.volatile);
         self.gone_traits.retain(|name| !here(name));
         for old in self.traits.iter().filter(|old| !old.volatile && !here(&old.name)) {
-            changed = true;
+            self.told.forget(&old.name);
             self.gone_traits.push(old.name.clone());
             self.persist.put(StoreOp::SetTrait(old.name.clone(), None), false);
         }
         self.traits = trees;
-        if changed {
-            self.trait_hash = trait_hash(&self.traits);
-        }
+        self.trait_hash = self.told.hash();
     }
 
     fn running(&self, run_id: Uuid, manner: Manner, cx: &Cx<'_>) -> Option<Running> {
@@ -361,16 +362,4 @@ pub(super) fn last_run(report: &RunReport) -> LastRunDocument {
         blocked: counts.blocked,
         error: report.error.clone(),
     }
-}
-
-/// First 8 bytes of the hash over the stable trees, names and JSON framed by length; never 0, which means "none yet".
-fn trait_hash(trees: &[TraitTree]) -> u64 {
-    let mut bytes = Vec::new();
-    for tree in trees.iter().filter(|tree| !tree.volatile) {
-        for text in [tree.name.clone(), tree.value.to_string()] {
-            bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
-            bytes.extend_from_slice(text.as_bytes());
-        }
-    }
-    sha256(&[b"vigo-traits-v1\0", &bytes]).short().max(1)
 }

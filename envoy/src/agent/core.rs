@@ -29,6 +29,7 @@ use super::persist::Persist;
 use super::pins::Pins;
 use super::refusal::Trees;
 use super::schedule::Schedule;
+use super::told::Told;
 use crate::report::{Queue, incident};
 
 /// Incidents of one start that are reported one by one.
@@ -127,6 +128,8 @@ pub struct Agent {
     pub(super) trees: Trees,
     /// Trees that the store has and that no longer exist.
     pub(super) gone_traits: Vec<String>,
+    /// Which tree went to a server with what hash.
+    pub(super) told: Told,
     /// Routine records are sent with the next report whatever their age.
     pub(super) flush_routine: bool,
     /// When the oldest routine run that waits was taken in.
@@ -198,6 +201,7 @@ impl Agent {
             trait_hash: 0,
             wants_traits: false,
             trees: Trees::default(),
+            told: Told::default(),
             gone_traits: loaded.traits.keys().cloned().collect(),
             flush_routine: true,
             routine_since: (waiting[1] > 0).then_some(now.mono),

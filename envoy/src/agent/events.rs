@@ -319,8 +319,8 @@ pub struct Target {
 pub struct TraitTree {
     /// `os`, `network`.
     pub name: String,
-    /// Its content.
-    pub value: serde_json::Value,
+    /// Its content, held once for all that look at it.
+    pub value: Arc<serde_json::Value>,
     /// Changes all the time (`load`, `uptime`): not part of the hash that a heartbeat carries.
     pub volatile: bool,
 }

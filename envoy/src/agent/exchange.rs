@@ -76,8 +76,8 @@ enum Kindof {
 /// What a report held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sent {
-    /// The stable trait trees of this hash.
-    pub(super) stable: Option<u64>,
+    /// Stable trait trees that the server had not.
+    pub(super) stable: bool,
     /// Any trait trees.
     pub(super) trees: bool,
     pub(super) n_records: usize,
@@ -282,6 +282,9 @@ impl Agent {
         if reply.want_sealing_key {
             self.renew_sealing_key(cx);
         }
+        if reply.want_traits {
+            self.told.doubt(self.trait_hash);
+        }
         let interval = self.schedule.interval_ms();
         self.next_check = splay::next_due(now, &self.uuid, interval, interval / 2);
         self.not_before = now;
@@ -371,8 +374,8 @@ impl Agent {
         let welcome = self.trees_are_welcome();
         let stable = welcome && self.wants_traits && self.trait_hash != 0;
         let volatile = welcome && up.volatile_at.is_none_or(|at| now.since(at) >= VOLATILE_MS);
-        let trees = self.trait_updates(stable, volatile);
-        let tree_bytes: usize = trees.iter().map(Message::encoded_len).sum();
+        let letter = self.told.letter(&self.traits, &self.gone_traits, stable, volatile);
+        let tree_bytes: usize = letter.updates.iter().map(Message::encoded_len).sum();
         let refuses = self.persist.refuses();
         let records = match self.queue.next(routine, refuses, limits::REPORT_BYTES_MAX - tree_bytes) {
             Next::Read { lane, first } => return self.read(lane, first, cx),
@@ -383,37 +386,19 @@ impl Agent {
                 return;
             }
         };
-        let sent =
-            Sent { stable: stable.then_some(self.trait_hash), trees: !trees.is_empty(), n_records: records.len() };
+        let sent = Sent { stable, trees: !letter.updates.is_empty(), n_records: records.len() };
         let request = wire::ReportRequest {
             records,
-            traits: trees,
-            trait_hash: self.trait_hash,
-            removed_traits: if stable { self.gone_traits.clone() } else { Vec::new() },
+            traits: letter.updates,
+            trait_hash: letter.hash,
+            removed_traits: letter.removed,
+            trait_base: letter.base,
         };
         let call = self.fresh_call();
         let Contact::Up(up) = &mut self.contact else { return };
         up.volatile_at = if volatile { Some(now) } else { up.volatile_at };
         up.call = Some((call, Kindof::Report(sent), now + limits::CALL_TIMEOUT_MS + GUARD_MS));
         cx.out.push(unary(up.link, call, method::REPORT, request.encode_to_vec()));
-    }
-
-    /// Trees for a report, within half of its size.
-    fn trait_updates(&self, stable: bool, volatile: bool) -> Vec<wire::TraitUpdate> {
-        let mut room = limits::REPORT_BYTES_MAX / 4;
-        let wanted = self.traits.iter().filter(|tree| if tree.volatile { volatile } else { stable });
-        let update = |tree: &super::events::TraitTree| wire::TraitUpdate {
-            path: tree.name.clone(),
-            json: tree.value.to_string(),
-            volatile: tree.volatile,
-        };
-        let fits = |update: &wire::TraitUpdate| {
-            let bytes = update.encoded_len() + 6;
-            let fits = update.json.len() <= limits::TRAIT_TREE_BYTES_MAX && bytes <= room;
-            room -= if fits { bytes } else { 0 };
-            fits
-        };
-        wanted.map(update).filter(fits).collect()
     }
 
     fn on_reported(&mut self, reply: &wire::ReportReply, sent: Sent, cx: &mut Cx<'_>) {
@@ -429,9 +414,8 @@ impl Agent {
             return;
         }
         self.note_trees_taken(sent, cx);
-        if let Some(hash) = sent.stable {
-            self.wants_traits = reply.trait_hash != hash && self.trait_hash != hash;
-            self.gone_traits.clear();
+        if sent.stable {
+            self.wants_traits = self.told.on_answer(reply.trait_hash, self.trait_hash, &mut self.gone_traits);
         }
         let watermarks = [reply.watermark_urgent, reply.watermark_routine];
         let server_ms = self.clock.now_ms(cx.now.mono);

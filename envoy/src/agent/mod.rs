@@ -30,6 +30,7 @@ mod session;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use self::core::Agent;
 pub use config::{AgentConfig, AgentInit, Mode};

@@ -36,7 +36,7 @@ impl Agent {
             self.trees = Trees::Suspected;
             return;
         }
-        if sent.trees || sent.stable.is_some() {
+        if sent.trees || sent.stable {
             return self.refuse_trees(text, cx);
         }
         self.trees = Trees::Welcome;

@@ -84,6 +84,11 @@ impl Setup {
         Some(self.config.sysroot.clone()).filter(|path| path != Path::new("/"))
     }
 
+    /// What gathers the traits of this host. A sandbox is no host: its facts are those of the host that it is on.
+    pub fn gatherer(&self) -> Gatherer {
+        Gatherer::new(Root::host()).with_programs(&self.config.traits_dir, &self.clock)
+    }
+
     fn logger(&self) -> Logger {
         Logger::new(self.config.log_level, self.config.log_json)
     }
@@ -241,10 +246,6 @@ fn start_runner(
     let mut protected = vec![config.state_dir.clone(), config.identity_dir.clone()];
     protected.extend(setup.config_path.clone());
     protected.extend(std::env::current_exe().ok());
-    let root = match setup.sysroot() {
-        // A sandbox is no host: its facts are those of the host that it is on.
-        Some(_) | None => Root::host(),
-    };
     let around = Surroundings {
         uuid,
         sysroot: setup.sysroot(),
@@ -256,7 +257,7 @@ fn start_runner(
         allow_self: config.allow_self,
         protected,
         clock: setup.clock.clone(),
-        gatherer: Gatherer::new(root),
+        gatherer: setup.gatherer(),
         logger: setup.logger(),
     };
     Runner::start(around, Arc::new(move |event| inbox.put(event)))

@@ -225,7 +225,7 @@ fn serve(
             Order::Traits(ticket) => {
                 let sysroot = around.sysroot.as_ref().map(|path| path.display().to_string());
                 let now = around.clock.now();
-                let gathered = around.gatherer.gather(&Facts { now, serial: None, sysroot });
+                let gathered = around.gatherer.gather(&Facts { now, serial: None, sysroot }, stop);
                 for warning in &gathered.warnings {
                     around.logger.line(now.wall, Level::Warn, warning);
                 }

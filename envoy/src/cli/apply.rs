@@ -23,7 +23,7 @@ use crate::boot::Setup;
 use crate::exec::{Blob, Blobs, RunInput, run as execute};
 use crate::report::RunReport;
 use crate::sys::child::StopFlag;
-use crate::traits::{Facts, Gatherer, Root};
+use crate::traits::Facts;
 
 /// Converges a local file with no server at all.
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -60,13 +60,16 @@ pub(super) fn run(verb: &Apply, setup: &Setup, common: &Common) -> Result<Exit, 
     let run_id = Uuid::random(&mut SystemRng::default());
     let facts =
         Facts { now: setup.clock.now(), serial: None, sysroot: sysroot.as_ref().map(|p| p.display().to_string()) };
-    let traits = Gatherer::new(Root::host()).gather(&facts).trees;
+    let gathered = setup.gatherer().gather(&facts, &StopFlag::default());
+    for warning in &gathered.warnings {
+        eprintln!("vigo-envoy: {warning}");
+    }
     let order = RunOrder {
         run_id,
         bundle: Arc::new(bundle),
         secrets: Arc::default(),
         former_secrets: Arc::default(),
-        traits,
+        traits: gathered.trees,
         hostname: net::hostname(),
         dry_run: verb.dry_run,
         diff: verb.diff,

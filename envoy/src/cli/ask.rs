@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 use common::cli::{Common, Exit, Failure, Table, color_wanted, print};
+use common::policy::trait_keys;
 use common::units::{human_bytes, human_duration};
 use serde_json::{Value, json};
 
@@ -12,7 +13,8 @@ use crate::boot::{self, Setup};
 use crate::cache;
 use crate::control::{ControlError, Request, ask};
 use crate::identity::IdentityDir;
-use crate::traits::{Facts, Gatherer, Root};
+use crate::sys::child::StopFlag;
+use crate::traits::Facts;
 
 /// The daemon's loop answers in a turn; a store's check reads the whole file.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -156,22 +158,15 @@ pub(super) fn queue(setup: &Setup, common: &Common) -> Result<Exit, Failure> {
 pub(super) fn traits(verb: &Traits, setup: &Setup) -> Result<Exit, Failure> {
     let facts =
         Facts { now: setup.clock.now(), serial: None, sysroot: setup.sysroot().map(|path| path.display().to_string()) };
-    let gathered = Gatherer::new(Root::host()).gather(&facts);
+    let gathered = setup.gatherer().gather(&facts, &StopFlag::default());
     for warning in &gathered.warnings {
         eprintln!("vigo-envoy: {warning}");
     }
     let map: serde_json::Map<String, Value> =
-        gathered.trees.iter().map(|tree| (tree.name.clone(), tree.value.clone())).collect();
+        gathered.trees.iter().map(|tree| (tree.name.clone(), (*tree.value).clone())).collect();
     let all = Value::Object(map);
-    let mut value = &all;
-    for key in verb.path.iter().flat_map(|path| path.split('.')) {
-        value = value.get(key).ok_or_else(|| {
-            let known: Vec<&str> = value.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
-            let near = common::units::nearest(key, known.iter().copied());
-            let hint = near.map_or(format!("there are {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
-            Failure::failed(format!("there is no trait `{key}` here")).hint(hint)
-        })?;
-    }
+    let value = trait_keys::find(&all, verb.path.as_deref().unwrap_or_default())
+        .map_err(|(what, cure)| Failure::failed(what).hint(cure))?;
     print(&format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default())).map(|()| Exit::Done)
 }
 

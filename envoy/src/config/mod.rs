@@ -31,6 +31,8 @@ pub struct EnvoyConfig {
     pub identity_dir: PathBuf,
     /// `sysroot`: what policy calls `/`.
     pub sysroot: PathBuf,
+    /// `traits_dir`: programs that print traits.
+    pub traits_dir: PathBuf,
     /// `state.max_bytes`.
     pub state_bytes_max: u64,
     /// `queue.max_bytes`, at most half of the state.
@@ -81,7 +83,7 @@ pub static TABLE: [Setting; 14] = [
     row("state_dir", Form::Path, "/var/lib/vigo/state", "The state store, its lock and the control socket."),
     row("identity_dir", Form::Path, "/var/lib/vigo/identity", "The keys of this envoy and of its server."),
     row("sysroot", Form::Path, "/", "What policy calls `/`: file paths are below it, commands run in it."),
-    row("traits_dir", Form::Later, "", "Executables that print traits of their own as JSON."),
+    row("traits_dir", Form::Path, "/etc/vigo/traits.d", "Executables that print traits of their own as JSON."),
     row("state.max_bytes", Form::Size(limits::STATE_BYTES_MIN, 64 << 30), STATE_DEFAULT, "Size of the state store."),
     row(
         "queue.max_bytes",
@@ -152,6 +154,7 @@ impl EnvoyConfig {
             state_dir: below("state_dir"),
             identity_dir: below("identity_dir"),
             sysroot: below("sysroot"),
+            traits_dir: below("traits_dir"),
             state_bytes_max: state,
             queue_bytes_max: queue.min(state / 2),
             blob_bytes_max: settings.number("blobs.max_bytes"),

@@ -40,7 +40,7 @@ const WRONG: &[(&str, &str)] = &[
     ("server: a", "/etc/vigo/envoy.yaml:1:1: unknown key `server`; did you mean `servers`?"),
     ("servers: [a b]", "envoy.yaml:1:11: `servers` has `a b`; expected `host` or `host:port`"),
     ("servers: ['https://a']", "envoy.yaml:1:11: `servers` has `https://a`; expected `host` or `host:port`"),
-    ("traits_dir: /x", "envoy.yaml:1:13: `traits_dir` is not available yet; remove it"),
+    ("traits_dir: ''", "envoy.yaml:1:13: `traits_dir` is empty; expected text"),
     ("state: {max_bytes: 1}", "`state.max_bytes` is the number 1; expected a size from 1.0 MiB"),
     (
         "state: {max_bytes: 8MiB}\nqueue: {max_bytes: 5MiB}",

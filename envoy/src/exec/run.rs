@@ -201,6 +201,6 @@ fn scope(input: &RunInput, bundle: &Bundle) -> Scope {
         ("hostname".to_string(), text(&order.hostname)),
         ("uuid".to_string(), Value::Str(input.uuid.to_string())),
     ]);
-    let traits = order.traits.iter().map(|tree| (tree.name.clone(), tree.value.clone())).collect();
-    Scope::new(&bundle.vars, &serde_json::Value::Object(traits), &envoy)
+    let traits = order.traits.iter().map(|tree| (tree.name.clone(), Arc::clone(&tree.value)));
+    Scope::with_trees(&bundle.vars, traits.collect(), &envoy)
 }

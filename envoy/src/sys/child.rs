@@ -134,6 +134,11 @@ impl Tail {
         (String::from_utf8_lossy(&self.bytes), self.dropped)
     }
 
+    /// All that was written; `None` where it was more than was kept.
+    pub fn whole(&self) -> Option<&[u8]> {
+        (self.dropped == 0).then_some(&self.bytes)
+    }
+
     fn push(&mut self, piece: &[u8]) {
         self.bytes.extend_from_slice(piece);
         // Twice the bound before it is cut, so that cutting is rare.

@@ -4,15 +4,19 @@
 //! is left behind, at most one for each collector, and that collector rests until it is back.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use common::limits::COLLECTOR_TIMEOUT_MS;
+use common::sys::Clock;
 use serde_json::Value;
 
-use super::{Collector, Facts, Root, Trees, Which, collectors, nulls};
+use super::programs::Programs;
+use super::{Collector, Facts, Root, Which, collectors, nulls};
 use crate::agent::TraitTree;
+use crate::sys::child::StopFlag;
 
 /// Stable trees are gathered once in so many runs.
 const STABLE_EVERY: u32 = 10;
@@ -22,10 +26,11 @@ pub struct Gatherer {
     root: Root,
     timeout: Duration,
     runs: u32,
-    last: Trees,
+    last: BTreeMap<String, Arc<Value>>,
     /// Threads that were left behind, by the collector that they are stuck in.
     stuck: BTreeMap<&'static str, Receiver<Answer>>,
     collectors: fn(Which) -> Vec<Collector>,
+    programs: Option<Programs>,
 }
 
 /// What one gathering gave.
@@ -53,14 +58,20 @@ impl Gatherer {
             root,
             timeout: Duration::from_millis(COLLECTOR_TIMEOUT_MS),
             runs: 0,
-            last: Trees::new(),
+            last: BTreeMap::new(),
             stuck: BTreeMap::new(),
             collectors: |which| collectors(which).collect(),
+            programs: None,
         }
     }
 
-    /// Gathers what is due.
-    pub fn gather(&mut self, facts: &Facts) -> Gathered {
+    /// The same with the programs of an operator.
+    pub fn with_programs(self, dir: &Path, clock: &Clock) -> Gatherer {
+        Gatherer { programs: Some(Programs::new(dir, clock)), ..self }
+    }
+
+    /// Gathers what is due. The flag ends programs that run.
+    pub fn gather(&mut self, facts: &Facts, stop: &StopFlag) -> Gathered {
         let which = if self.runs.is_multiple_of(STABLE_EVERY) { Which::All } else { Which::Volatile };
         self.runs = self.runs.wrapping_add(1);
         let mut warnings = Vec::new();
@@ -69,12 +80,16 @@ impl Gatherer {
         while !due.is_empty() {
             due = self.gather_some(due, facts, &mut warnings);
         }
+        if let Some(programs) = &mut self.programs {
+            programs.gather(which, stop, &mut warnings);
+        }
         let trees = (self.collectors)(Which::All).into_iter().map(|collector| TraitTree {
             name: collector.tree.name.to_string(),
-            value: self.last.get(collector.tree.name).cloned().unwrap_or_else(|| nulls(collector.tree)),
+            value: self.last.get(collector.tree.name).cloned().unwrap_or_else(|| Arc::new(nulls(collector.tree))),
             volatile: collector.tree.volatile,
         });
-        Gathered { trees: Arc::new(trees.collect()), warnings }
+        let own = self.programs.iter().flat_map(Programs::trees);
+        Gathered { trees: Arc::new(trees.chain(own).collect()), warnings }
     }
 
     /// Whether no thread is stuck in the collector any more.
@@ -110,7 +125,9 @@ impl Gatherer {
             match answers.recv_timeout(self.timeout) {
                 Ok((name, tree, warning)) => {
                     warnings.extend(warning);
-                    self.last.extend(tree.map(|tree| (name.to_string(), tree)));
+                    // One that is as it was stays the same in memory: nobody has to look for differences.
+                    let changed = tree.filter(|tree| self.last.get(name).is_none_or(|last| **last != *tree));
+                    self.last.extend(changed.map(|tree| (name.to_string(), Arc::new(tree))));
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let name = collector.tree.name;
@@ -159,7 +176,7 @@ mod tests {
     }
 
     fn value(gathered: &Gathered, name: &str) -> Value {
-        gathered.trees.iter().find(|tree| tree.name == name).unwrap().value.clone()
+        gathered.trees.iter().find(|tree| tree.name == name).unwrap().value.as_ref().clone()
     }
 
     #[test]
@@ -172,20 +189,26 @@ mod tests {
         gatherer.collectors = |_| {
             vec![Collector { tree: tree("hardware"), collect: slow }, Collector { tree: tree("os"), collect: failing }]
         };
-        let first = gatherer.gather(&Facts::default());
+        let first = gatherer.gather(&Facts::default(), &StopFlag::default());
         assert_eq!(
             first.warnings,
             ["trait collector `hardware` took more than 50ms", "trait collector `os` failed: no such thing"]
         );
         assert_eq!(value(&first, "hardware")["cpu"]["count"], Value::Null);
         assert_eq!(value(&first, "os")["arch"], Value::Null);
-        assert_eq!(gatherer.gather(&Facts::default()).warnings[0], "trait collector `hardware` still hangs");
+        assert_eq!(
+            gatherer.gather(&Facts::default(), &StopFlag::default()).warnings[0],
+            "trait collector `hardware` still hangs"
+        );
         // Opening both ends lets the reader go on; without the FIFO the next one does not block.
         drop(std::fs::OpenOptions::new().write(true).open(&fifo).unwrap());
         std::fs::remove_file(&fifo).unwrap();
         gatherer.stuck.get("hardware").unwrap().recv_timeout(Duration::from_secs(10)).unwrap();
         gatherer.stuck.clear();
-        assert_eq!(value(&gatherer.gather(&Facts::default()), "hardware")["memory_bytes"], json!(7));
+        assert_eq!(
+            value(&gatherer.gather(&Facts::default(), &StopFlag::default()), "hardware")["memory_bytes"],
+            json!(7)
+        );
     }
 
     #[test]
@@ -194,8 +217,9 @@ mod tests {
         gatherer.collectors = |which| {
             if which == Which::All { vec![Collector { tree: tree("network"), collect: counting }] } else { Vec::new() }
         };
-        let seen: Vec<Value> =
-            (0..21).map(|_| value(&gatherer.gather(&Facts::default()), "network")["one"].clone()).collect();
+        let seen: Vec<Value> = (0..21)
+            .map(|_| value(&gatherer.gather(&Facts::default(), &StopFlag::default()), "network")["one"].clone())
+            .collect();
         assert_eq!((&seen[0], &seen[9], &seen[10], &seen[20]), (&json!(0), &json!(0), &json!(1), &json!(2)));
     }
 }

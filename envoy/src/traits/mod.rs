@@ -1,9 +1,10 @@
 //! What the agent finds out about its host: one collector a file, each reading below a [`Root`], so that a directory of
-//! fixtures replaces a host. No forks.
+//! fixtures replaces a host. No forks, but for `rpm` where packages are its, and for the programs of an operator.
 //!
 //! A shell. Every key of `common::policy::trait_keys` is always there, null where it is not known. A collector that fails
 //! or takes too long costs a warning with its name: the last known tree stands in, or one of nulls.
 
+mod entries;
 mod gather;
 mod hardware;
 mod load;
@@ -11,9 +12,13 @@ mod memory;
 mod mounts;
 mod network;
 mod os;
+mod packages;
+mod programs;
 mod root;
+mod services;
 mod time;
 mod uptime;
+mod users;
 mod vigo;
 
 use std::collections::BTreeMap;
@@ -80,6 +85,9 @@ fn collect_of(name: &str) -> Option<Collect> {
         "hardware" => hardware::collect,
         "network" => network::collect,
         "mounts" => mounts::collect,
+        "packages" => packages::collect,
+        "services" => services::collect,
+        "users" => users::collect,
         "memory" => memory::collect,
         "load" => load::collect,
         "uptime" => uptime::collect,

@@ -2,16 +2,19 @@
 //! `/` the calls are answered by files in `.calls/`, so that a fixture is a whole host.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use common::limits::PACKAGE_DATABASE_BYTES_MAX;
 use common::sys::net::{InterfaceAddress, interface_addresses};
 
 /// Bytes that are read of one file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of a line of a file that is read line by line.
+const LINE_BYTES_MAX: u64 = 64 << 10;
 /// Names that are listed of one directory.
-const NAMES_MAX: usize = 4_096;
+const NAMES_MAX: usize = 16_384;
 
 /// A host, or a directory that looks like one.
 #[derive(Clone, Debug)]
@@ -30,7 +33,7 @@ impl Root {
         Root { path: path.to_path_buf() }
     }
 
-    fn is_host(&self) -> bool {
+    pub(super) fn is_host(&self) -> bool {
         self.path == Path::new("/")
     }
 
@@ -43,6 +46,22 @@ impl Root {
         let mut bytes = Vec::new();
         File::open(self.at(path)).ok()?.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Gives the lines of a file of any size one by one, up to a bound; what is longer than a line should be is cut. `false`
+    /// where it cannot be read.
+    pub fn lines(&self, path: &str, take: &mut dyn FnMut(&str)) -> bool {
+        let Ok(file) = File::open(self.at(path)) else { return false };
+        let mut reader = BufReader::new(file.take(PACKAGE_DATABASE_BYTES_MAX));
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+                Ok(0) => return true,
+                Ok(_) => take(String::from_utf8_lossy(&line).trim_end_matches('\n')),
+                Err(_) => return false,
+            }
+        }
     }
 
     /// The first line of a file without blanks around it; `None` where it is empty.

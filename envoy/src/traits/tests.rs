@@ -99,6 +99,90 @@ fn mounts_are_those_with_content_of_their_own() {
 }
 
 #[test]
+fn packages_services_and_users_of_debian_are_listed() {
+    let trees = host("debian");
+    assert_eq!(trees["packages"], json!({"nginx": "1.22.1-9+deb12u1", "libssl3": "3.0.15-1~deb12u1"}));
+    let service = |enabled, running, masked| json!({"enabled": enabled, "running": running, "masked": masked});
+    assert_eq!(
+        trees["services"],
+        json!({
+            "nginx": service(true, false, false),
+            "ssh": service(true, true, false),
+            "cron": service(false, false, false),
+            "getty@tty1": service(true, true, false),
+            "plymouth": service(false, false, true),
+        })
+    );
+    assert_eq!(
+        trees["users"],
+        json!({
+            "root": {"uid": 0, "gid": 0, "home": "/root", "shell": "/bin/bash", "groups": ["root"]},
+            "www-data":
+                {"uid": 33, "gid": 33, "home": "/var/www", "shell": "/usr/sbin/nologin", "groups": ["www-data"]},
+            "deploy": {
+                "uid": 1000, "gid": 1000, "home": "/home/deploy", "shell": "/bin/bash",
+                "groups": ["deploy", "sudo", "www-data"],
+            },
+        })
+    );
+}
+
+/// One collector on a fixture that is no whole host.
+fn part(name: &str, collect: Collect) -> Value {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/traits").join(name);
+    collect(&Root::fixture(&path), &facts()).unwrap()
+}
+
+#[test]
+fn every_package_manager_is_understood() {
+    let expected = [
+        ("router", json!({"musl": "1.2.5-r0", "dropbear": "2024.85-r0"})),
+        ("container", json!({"bash": "5.1.8-9.el9", "openssl": "1:3.2.2-6.el9_5"})),
+        ("openwrt", json!({"dropbear": "2022.82-5"})),
+        ("arch", json!({"linux": "6.9.7.arch1-1", "xorg-server-common": "21.1.13-1"})),
+        ("nothing", json!({})),
+    ];
+    for (name, packages) in expected {
+        assert_eq!(part(name, packages::collect), packages, "{name}");
+    }
+}
+
+#[test]
+fn services_of_other_inits_are_listed() {
+    let service = |enabled: bool, running| json!({"enabled": enabled, "running": running});
+    assert_eq!(
+        part("openrc", services::collect),
+        json!({"dropbear": service(true, Some(false)), "crond": service(false, Some(true))})
+    );
+    assert_eq!(
+        part("openwrt", services::collect),
+        json!({
+            "boot": service(true, None),
+            "dnsmasq": service(false, Some(false)),
+            "dropbear": service(true, Some(true)),
+        })
+    );
+}
+
+#[test]
+fn files_of_any_size_are_read_and_trees_of_any_size_are_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let status = dir.path().join("var/lib/dpkg");
+    std::fs::create_dir_all(&status).unwrap();
+    let stanza = |n: u32| {
+        let noise = "x".repeat(300);
+        format!("Package: package-{n:05}\nStatus: install ok installed\nDescription: {noise}\nVersion: 1.{n}-1\n\n")
+    };
+    std::fs::write(status.join("status"), (0..20_000).map(stanza).collect::<String>()).unwrap();
+    let tree = packages::collect(&Root::fixture(dir.path()), &facts()).unwrap();
+    assert_eq!((&tree["_truncated"], &tree["package-00001"]), (&json!(true), &json!("1.1-1")));
+    assert!(tree.to_string().len() <= common::limits::TRAIT_COLLECTED_BYTES_MAX + 64);
+    // One line without an end, and bytes that are no text.
+    std::fs::write(status.join("status"), vec![0xff; 3 << 20]).unwrap();
+    assert_eq!(packages::collect(&Root::fixture(dir.path()), &facts()), Ok(json!({})));
+}
+
+#[test]
 fn a_router_with_busybox_is_described() {
     check(
         &host("router"),
@@ -153,14 +237,15 @@ fn a_container_is_recognised() {
 fn a_host_that_is_not_there_gives_every_key_and_warnings_with_names() {
     let (trees, warnings) = gather(&Root::fixture(std::path::Path::new("/nonexistent")), Which::All, &facts());
     assert!(warnings.iter().any(|warning| warning == "trait collector `hardware` failed: cannot read /proc/cpuinfo"));
-    assert_eq!(warnings.len(), 6, "{warnings:?}");
+    assert_eq!(warnings.len(), 7, "{warnings:?}");
     check(&trees, &[("hardware.cpu.count", json!(null)), ("os.arch", json!(null)), ("time.year", json!(2027))]);
     assert_eq!(trees.len(), TREES.len());
 }
 
 /// Every path that a tree has, with `*` where the table has one.
 fn assert_known(tree: &Tree, value: &Value, path: &str) {
-    if let Some(map) = value.as_object().filter(|map| !map.is_empty()) {
+    let any = path.is_empty() && tree.keys == ["*"];
+    if let Some(map) = value.as_object().filter(|map| any || !map.is_empty()) {
         for (key, inner) in map {
             let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             let open = tree.keys.iter().any(|known| *known == "*" || known.strip_suffix(".*") == Some(&below));

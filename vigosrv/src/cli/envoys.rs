@@ -2,6 +2,7 @@
 
 use argh::{ArgsInfo, FromArgs};
 use common::cli::{Common, Exit, Failure, Style, Table, color_wanted, confirm, print};
+use common::policy::trait_keys;
 use common::units::human_duration;
 use serde_json::{Value, json};
 
@@ -381,13 +382,8 @@ fn rebootstrap(verb: Rebootstrap, common: &Common) -> Result<Exit, Failure> {
 
 pub(super) fn traits(verb: Traits, common: &Common) -> Result<Exit, Failure> {
     let answer = get(common, &format!("/api/v1/envoys/{}/traits", encode(&verb.envoy)))?;
-    let mut value = &answer["traits"];
-    for key in verb.path.iter().flat_map(|path| path.split('.')) {
-        value = value.get(key).ok_or_else(|| {
-            let known: Vec<String> = value.as_object().map(|map| map.keys().cloned().collect()).unwrap_or_default();
-            Failure::failed(format!("there is no trait `{key}` here")).hint(format!("there are {}", known.join(", ")))
-        })?;
-    }
+    let value = trait_keys::find(&answer["traits"], verb.path.as_deref().unwrap_or_default())
+        .map_err(|(what, cure)| Failure::failed(what).hint(cure))?;
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
     print(&format!("{text}\n")).map(|()| Exit::Done)
 }

@@ -65,7 +65,7 @@ fn checked(uuid: common::ids::Uuid, request: wire::ReportRequest, now: Now) -> R
     for (index, tree) in request.traits.into_iter().enumerate() {
         let fits = tree.json.len() <= limits::TRAIT_TREE_BYTES_MAX
             && serde_json::from_str::<serde::de::IgnoredAny>(&tree.json).is_ok();
-        if !fits || tree.path.is_empty() || tree.path.len() > 64 {
+        if !fits || tree.path.is_empty() || tree.path.len() > limits::TRAIT_NAME_BYTES_MAX {
             return Err(BadMessage::new(format!("traits[{index}]"), "a named tree of JSON of at most 256 KiB"));
         }
         stable |= !tree.volatile;
@@ -78,6 +78,7 @@ fn checked(uuid: common::ids::Uuid, request: wire::ReportRequest, now: Now) -> R
         traits,
         removed_traits: request.removed_traits,
         trait_hash: stable.then_some(request.trait_hash),
+        trait_base: request.trait_base,
         at: now.wall,
     })
 }

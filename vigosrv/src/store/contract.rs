@@ -222,8 +222,16 @@ impl Agent {
 
 /// The write of one report at time 9,000.
 pub fn report(uuid: Uuid, records: Vec<StoredRecord>) -> Write {
-    let (traits, removed_traits, trait_hash) = Default::default();
-    Write::Results(Box::new(ResultsWrite { uuid, records, traits, removed_traits, trait_hash, at: Wall(9_000) }))
+    let (traits, removed_traits, trait_hash, trait_base) = Default::default();
+    Write::Results(Box::new(ResultsWrite {
+        uuid,
+        records,
+        traits,
+        removed_traits,
+        trait_hash,
+        trait_base,
+        at: Wall(9_000),
+    }))
 }
 
 /// Applies a report and returns what was stored.

@@ -137,6 +137,8 @@ pub struct ResultsWrite {
     pub removed_traits: Vec<String>,
     /// Short hash over the stable trees after this; `None` when no stable tree is in the message.
     pub trait_hash: Option<u64>,
+    /// Not 0: the trees that are not in the message are those of this hash.
+    pub trait_base: u64,
     /// Server time of receipt.
     pub at: Wall,
 }

@@ -153,6 +153,7 @@ fn messages() -> Vec<(&'static str, u8, Vec<u8>)> {
         traits: vec![wire::TraitUpdate { path: "os".into(), json: "{\"name\":\"debian\"}".into(), volatile: false }],
         trait_hash: 5,
         removed_traits: vec!["old".into()],
+        trait_base: 0,
     };
     let watch =
         wire::WatchEvent { kind: wire::watch_event::Kind::Redirect as i32, delay_ms: 5, statement: Some(signed) };

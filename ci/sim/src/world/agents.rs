@@ -293,7 +293,11 @@ impl World {
     pub(crate) fn traits(&mut self, index: usize) -> Vec<envoy::agent::TraitTree> {
         let name = self.hosts[index].name.clone();
         let boots = self.hosts[index].boot;
-        let tree = |name: &str, value, volatile| envoy::agent::TraitTree { name: name.into(), value, volatile };
+        let tree = |name: &str, value: serde_json::Value, volatile| envoy::agent::TraitTree {
+            name: name.into(),
+            value: value.into(),
+            volatile,
+        };
         vec![
             tree("load", serde_json::json!({"one": self.rng.below(100)}), true),
             tree("os", serde_json::json!({"distro": "sim", "kernel": format!("{}", boots / 2)}), false),

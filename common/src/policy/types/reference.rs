@@ -51,7 +51,8 @@ pub fn page(group: &Group) -> (String, String) {
 /// The page that lists all types.
 pub fn index() -> String {
     let mut out = String::from(
-        "# Resource types\n\nGenerated from the parameter tables; `vigo-envoy doc TYPE` prints the same in a terminal.\n\n",
+        "# Resource types\n\nGenerated from the parameter tables; `vigo-envoy doc TYPE` prints the same in a terminal. What policy \
+         can know of its host is in [Traits](traits.md).\n\n",
     );
     out.push_str("| type | what holds | group |\n|---|---|---|\n");
     for group in GROUPS {

@@ -264,8 +264,11 @@ impl World {
                 self.push(1, Event::Records { ticket, result });
             }
             Effect::GatherTraits { ticket } => {
-                let tree =
-                    |name: &str, value: serde_json::Value, volatile| TraitTree { name: name.into(), value, volatile };
+                let tree = |name: &str, value: serde_json::Value, volatile| TraitTree {
+                    name: name.into(),
+                    value: value.into(),
+                    volatile,
+                };
                 let trees = vec![
                     tree("load", serde_json::json!({"one": self.now.mono.0}), true),
                     tree("os", serde_json::json!({"name": "linux"}), false),
@@ -460,7 +463,9 @@ impl World {
                 for tree in request.traits {
                     server.traits.insert(tree.path, tree.json);
                 }
-                server.trait_hash = if stable { request.trait_hash } else { server.trait_hash };
+                let fits = request.trait_base == 0 || request.trait_base == server.trait_hash;
+                let after = if fits { request.trait_hash } else { 0 };
+                server.trait_hash = if stable { after } else { server.trait_hash };
                 lost = server.lose_reports > 0;
                 server.lose_reports = server.lose_reports.saturating_sub(1);
                 let reply = wire::ReportReply {

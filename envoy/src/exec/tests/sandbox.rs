@@ -116,7 +116,8 @@ impl Sandbox {
         let vars = BTreeMap::from([("port".to_string(), Value::Int(80))]);
         let mut bundle = Bundle { resources, vars, blobs: self.blobs.clone(), ..Bundle::default() };
         bundle.secrets = common::policy::secrets::of_bundle(&bundle);
-        let traits = vec![TraitTree { name: "os".into(), value: serde_json::json!({"arch": "x"}), volatile: false }];
+        let traits =
+            vec![TraitTree { name: "os".into(), value: serde_json::json!({"arch": "x"}).into(), volatile: false }];
         RunInput {
             order: RunOrder {
                 run_id: Uuid::from_bytes([7; 16]),

@@ -169,6 +169,25 @@ fn traits_are_replaced_and_removed() {
 }
 
 #[test]
+fn changed_traits_count_only_on_top_of_those_that_are_stored() {
+    check(|store| {
+        let a = enrolled(store, 1);
+        let mut put = |base, hash, json: &str| {
+            let Write::Results(mut write) = report(a, Vec::new()) else { unreachable!() };
+            write.traits = vec![("os".to_owned(), json.to_owned(), false)];
+            (write.trait_hash, write.trait_base) = (Some(hash), base);
+            let Written::Stored(stored) = one(store, Write::Results(write)) else { panic!("not stored") };
+            stored.trait_hash
+        };
+        assert_eq!(put(0, 42, "1"), 42);
+        assert_eq!(put(42, 43, "2"), 43);
+        assert_eq!(put(42, 44, "3"), 0);
+        assert_eq!(put(0, 44, "3"), 44);
+        assert_eq!(store.traits(&a), [("os".into(), "3".into())]);
+    });
+}
+
+#[test]
 fn results_of_unknown_and_revoked_envoys_are_refused() {
     check(|store| {
         let mut agent = Agent::new(Lane::Urgent);

@@ -69,7 +69,9 @@ pub fn store<T: Tables>(tables: &mut T, results: &ResultsWrite) -> Result<Writte
     if let Some((status, counts)) = newest {
         (now.status, now.counts) = (status, counts);
     }
-    now.trait_hash = results.trait_hash.unwrap_or(now.trait_hash);
+    // Changes to other trees than those that are stored: 0 is the hash of none, so the envoy sends them all.
+    let fits = results.trait_base == 0 || results.trait_base == before.trait_hash;
+    now.trait_hash = results.trait_hash.map_or(now.trait_hash, |hash| if fits { hash } else { 0 });
     now.last_seen = now.last_seen.max(results.at);
     if now != before {
         tables.put_progress(key, &now)?;

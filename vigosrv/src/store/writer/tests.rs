@@ -59,6 +59,7 @@ fn results() -> Write {
         records: Vec::new(),
         traits: Vec::new(),
         removed_traits: Vec::new(),
+        trait_base: 0,
         trait_hash: None,
         at: Wall(1),
     }))
