@@ -7,8 +7,10 @@ mod machine;
 mod mounts;
 mod process;
 mod proxy;
+mod router;
 mod site;
 pub mod trace;
+mod wire;
 
 pub use kept::{KEPT, MAPPINGS, mappings};
 pub use ledger::{Account, Entry, Stored, account, read_ledger, stored_records};
@@ -18,4 +20,5 @@ pub use machine::Machine;
 pub use mounts::{Disk, with_own_mounts};
 pub use process::{Process, binary, timed, wait_for, wait_until};
 pub use proxy::{Caught, Proxy};
+pub use router::Router;
 pub use site::{Envoy, Server, enrolled, free_port, mapping};

@@ -11,13 +11,14 @@ use std::process::{Command, Output};
 use common::crypto::sha256;
 use nix::sys::signal::Signal;
 
-use crate::process::{Process, send, wait_until};
+use crate::process::{Process, is_there, run, send, wait_until};
 use crate::site::free_port;
+use crate::wire::Wire;
 
 /// In the root from the start: what a minimal installation of Debian with systemd has.
 const INSTALLED: &str = "systemd,systemd-sysv,dbus,iproute2,procps";
 /// What may be installed from the repository, with what they need.
-const OFFERED: &str = "nginx openssh-server systemd-timesyncd tzdata cron";
+const OFFERED: &str = "nginx openssh-server systemd-timesyncd tzdata cron postgresql-client";
 const COMMANDS: [&str; 5] = ["debootstrap", "systemd-nspawn", "dpkg-scanpackages", "ip", "nsenter"];
 
 /// A host that runs. It ends with its value.
@@ -29,7 +30,7 @@ pub struct Machine {
     pub host: Ipv4Addr,
     /// Where it is reached.
     pub address: Ipv4Addr,
-    namespace: String,
+    wire: Wire,
     log: PathBuf,
     process: Option<Process>,
     _repository: Process,
@@ -52,19 +53,9 @@ impl Machine {
     }
 
     fn of(made: &Path, dir: &Path) -> Machine {
-        let (root, id) = (dir.join("root"), std::process::id());
+        let (root, wire) = (dir.join("root"), Wire::new());
         run(Command::new("cp").arg("-a").arg(made.join("root")).arg(&root));
-        let [host, address] = [1, 2].map(|last| Ipv4Addr::new(10, 213, (id % 250) as u8, last));
-        let namespace = format!("vigo-{id}");
-        let (outside, inside) = (format!("vo{id}"), format!("vi{id}"));
-        let ip = |words: &str| run(Command::new("ip").args(words.split(' ')));
-        ip(&format!("netns add {namespace}"));
-        ip(&format!("link add {outside} type veth peer name {inside} netns {namespace}"));
-        ip(&format!("addr add {host}/30 dev {outside}"));
-        ip(&format!("link set {outside} up"));
-        ip(&format!("-n {namespace} addr add {address}/30 dev {inside}"));
-        ip(&format!("-n {namespace} link set {inside} up"));
-        ip(&format!("-n {namespace} link set lo up"));
+        let (host, address) = (wire.host, wire.address);
         let port = free_port();
         fs::write(root.join("etc/apt/sources.list"), format!("deb [trusted=yes] http://{host}:{port}/ ./\n")).unwrap();
         let mut serve = Command::new("python3");
@@ -72,7 +63,7 @@ impl Machine {
         let log = dir.join("machine.txt");
         serve.arg(made.join("packages")).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         let _repository = Process::start(&mut serve);
-        Machine { root, host, address, namespace, log, process: None, _repository }
+        Machine { root, host, address, wire, log, process: None, _repository }
     }
 
     /// Boots it.
@@ -80,9 +71,7 @@ impl Machine {
         let log = fs::File::options().create(true).append(true).open(&self.log).expect("a log");
         let mut command = Command::new("systemd-nspawn");
         command.args(["-q", "-b", "--register=no", "--keep-unit", "--link-journal=no", "--console=pipe"]);
-        command
-            .arg(format!("--network-namespace-path=/run/netns/{}", self.namespace))
-            .arg("--capability=CAP_NET_ADMIN");
+        command.arg(format!("--network-namespace-path={}", self.wire.path())).arg("--capability=CAP_NET_ADMIN");
         command.arg("-D").arg(&self.root).env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network");
         self.process = Some(Process::start(command.stdout(log.try_clone().expect("a handle")).stderr(log)));
         wait_until("systemd to be up", || {
@@ -124,7 +113,6 @@ impl Drop for Machine {
             send(process.id(), Signal::SIGTERM);
             wait_until("the machine to stop", || process.ended().then_some(()));
         }
-        let _ = Command::new("ip").args(["netns", "del", &self.namespace]).status();
     }
 }
 
@@ -166,13 +154,4 @@ fn made() -> Result<PathBuf, String> {
     }
     fs::rename(&new, &made).map_err(|error| error.to_string())?;
     Ok(made)
-}
-
-fn is_there(command: &str) -> bool {
-    Command::new("sh").args(["-c", &format!("command -v {command} >/dev/null")]).status().is_ok_and(|s| s.success())
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -109,3 +109,15 @@ pub(crate) fn document(output: &Output) -> Value {
         panic!("no JSON ({error}), status {}: {said}", output.status)
     })
 }
+
+/// Whether a command is installed.
+pub(crate) fn is_there(command: &str) -> bool {
+    Command::new("sh").args(["-c", &format!("command -v {command} >/dev/null")]).status().is_ok_and(|s| s.success())
+}
+
+/// Runs a command that must not fail; what it printed.
+pub(crate) fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}

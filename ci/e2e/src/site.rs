@@ -1,9 +1,10 @@
 //! A server on loopback and agents enrolled with it, all real processes, each in a directory of its own.
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -116,6 +117,19 @@ impl Server {
     /// What it logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.root.join("log.txt")).unwrap_or_default()
+    }
+
+    /// `vigocli secrets set`, with the server running or not.
+    pub fn set_secret(&self, path: &str, value: &str) {
+        let mut child = Command::new(self.program.with_file_name("vigocli"))
+            .args(["secrets", "set", path, "--root"])
+            .arg(&self.root)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("vigocli starts");
+        child.stdin.take().expect("a pipe").write_all(format!("{value}\n").as_bytes()).expect("it reads");
+        assert!(child.wait().expect("it ends").success());
     }
 
     /// `vigocli`; panics where it fails.

@@ -151,3 +151,32 @@ fn podman_creates_replaces_stops_and_removes_a_container() {
     site.expect("state: absent", "ok", "");
     assert_eq!(site.podman(&["ps", "--all", "--quiet"]), "");
 }
+
+#[test]
+fn the_container_host_of_the_fleet_example_converges_and_is_taken_away_again() {
+    let Some(site) = Site::new() else { return };
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/fleet/stacks/configcrates/containers.vgo");
+    // The image is one that needs no registry; podman of this host is what runs it.
+    let text = fs::read_to_string(example).expect("the example").replace("docker.io/library/redis:7", &image("1"));
+    let file = site.at("containers.vgo");
+    let apply = |text: &str| -> serde_json::Value {
+        put(&file, text);
+        let done = site.inside(&binary("vigo-envoy"), &["apply", file.to_str().expect("text"), "--json"]);
+        let answer: serde_json::Value = serde_json::from_slice(&done.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&done.stderr)));
+        assert_eq!((&answer["run"]["failed"], &answer["run"]["blocked"]), (&0.into(), &0.into()), "{answer}");
+        answer["run"]["changed"].clone()
+    };
+    assert_eq!(apply(&text), 4);
+    assert_eq!(
+        site.podman(&["container", "inspect", "--format", "{{.State.Running}} {{.Config.Labels.purpose}}", "cache"]),
+        "true cache"
+    );
+    assert!(fs::read_to_string(site.at("etc/containers.conf")).expect("settings").contains("log_size_max = 10485760"));
+    assert_eq!(apply(&text), 0);
+    let absent = text.replacen("state: present", "state: absent", 1);
+    assert_eq!(apply(&absent), 3);
+    assert!(!site.at("etc/registries.conf.d/50-vigo.conf").exists());
+    assert!(!site.try_podman(&["container", "exists", "cache"]).status.success());
+    assert_eq!(apply(&absent), 0);
+}

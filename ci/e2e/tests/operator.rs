@@ -149,7 +149,7 @@ fn an_envoy_follows_its_server_to_another_address_and_delivers_there() {
 #[test]
 fn a_program_of_the_operator_is_a_trait_that_policy_uses_and_both_sides_show() {
     let dir = tempfile::tempdir().unwrap();
-    let crate_of = "name: racks\nresources:\n  - {name: site, type: file, target_path: /etc/site, content: \"row {{ traits.rack.row }}\\n\"}\n  - {name: high, type: file, target_path: /etc/high, content: \"x\", when: \"traits.rack.row > 5\"}\n  - {name: low, type: file, target_path: /etc/low, content: \"x\", when: \"traits.rack.row < 5 and 'root' in traits.users\"}\n";
+    let crate_of = "name: racks\nresources:\n  - {name: site, type: file, target_path: /site, content: \"row {{ traits.rack.row }}\\n\"}\n  - {name: high, type: file, target_path: /high, content: \"x\", when: \"traits.rack.row > 5\"}\n  - {name: low, type: file, target_path: /low, content: \"x\", when: \"traits.rack.row < 5 and 'root' in traits.users\"}\n";
     let mapping = "envoys:\n  - {match: \"*\", configcrates: [racks]}\n";
     let policy = [("configcrates/racks.vgo", crate_of), ("envoys/all.vgo", mapping)];
     let mut server = Server::new(dir.path(), SETTINGS, &policy);
@@ -171,14 +171,14 @@ fn a_program_of_the_operator_is_a_trait_that_policy_uses_and_both_sides_show() {
     envoy.enroll(&server, NAME);
     envoy.clock = "scale=10".into();
     envoy.start();
-    let site = |expected: &str| fs::read_to_string(envoy.path("etc/site")).is_ok_and(|text| text == expected);
-    wait_until("the trait in the file", || site("row 7\n").then_some(()));
-    assert!(envoy.path("etc/high").exists() && !envoy.path("etc/low").exists());
+    let site = |expected: &str| fs::read_to_string(envoy.path("site")).is_ok_and(|text| text == expected);
+    wait_for("the trait in the file", || site("row 7\n").then_some(()).ok_or_else(|| envoy.log()));
+    assert!(envoy.path("high").exists() && !envoy.path("low").exists());
     assert!(envoy.log().contains("traits.d/bad.sh printed no JSON"), "{}", envoy.log());
-    let shown = |path: &str| server.cli(&["traits", NAME, path]);
-    wait_until("the server to know", || (shown("rack.row") == 7).then_some(()));
-    assert_eq!(shown("users.root.uid"), 0);
+    let shown = || server.cli(&["traits", NAME]);
+    wait_until("the server to know", || (shown()["users"]["root"]["uid"] == 0).then_some(()));
+    assert_eq!(server.cli(&["traits", NAME, "rack.row"]), 7);
     // What changes on the host changes what it does, with no server asked.
     program("rack.volatile.sh", "echo '{\"row\": 3}'");
-    wait_until("the new value", || (site("row 3\n") && envoy.path("etc/low").exists()).then_some(()));
+    wait_until("the new value", || (site("row 3\n") && envoy.path("low").exists()).then_some(()));
 }

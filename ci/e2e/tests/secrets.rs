@@ -2,9 +2,8 @@
 //! of the policy fails, times out, crashes or succeeds with a secret in its hands, and everything that either side wrote is searched.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use vigo_e2e::{Envoy, Server, binary, wait_until};
 
@@ -55,18 +54,6 @@ const FIRST: [(&str, &str); 2] = [
     ("configcrates/app.vgo", "name: app\nresources: [{name: first, type: file, target_path: /first, content: x}]\n"),
     ("envoys/all.vgo", MAPPING),
 ];
-
-fn set(server: &Server, path: &str, value: &str) {
-    let mut child = Command::new(binary("vigocli"))
-        .args(["secrets", "set", path, "--root"])
-        .arg(&server.root)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("vigocli starts");
-    child.stdin.take().expect("a pipe").write_all(format!("{value}\n").as_bytes()).expect("it reads");
-    assert!(child.wait().expect("it ends").success());
-}
 
 fn forms(value: &str) -> Vec<Vec<u8>> {
     let hex: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -121,8 +108,8 @@ fn a_secret_reaches_its_file_and_nothing_else() {
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(78), "{text}");
     assert!(text.contains("configcrates/app.vgo:2:18: there is no secret `prod/app/password`"), "{text}");
-    set(&server, "prod/app/password", CANARY);
-    set(&server, "other/secret", "of nobody here");
+    server.set_secret("prod/app/password", CANARY);
+    server.set_secret("other/secret", "of nobody here");
     server.start();
     server.cli(&["config", "publish"]);
 
@@ -140,7 +127,7 @@ fn a_secret_reaches_its_file_and_nothing_else() {
     assert!(fs::read_to_string(envoy.path("/block")).unwrap_or_default().contains(CANARY));
 
     // A new value is there at the next check-in, without a publish; the server dies, and the cache has it.
-    set(&server, "prod/app/password", ROTATED);
+    server.set_secret("prod/app/password", ROTATED);
     wait_until("the new secret", || conf(&envoy).contains(ROTATED).then_some(()));
     server.cli(&["secrets", "rotate"]);
     assert_eq!(server.cli(&["secrets", "check"])["open"], 2);
@@ -151,7 +138,7 @@ fn a_secret_reaches_its_file_and_nothing_else() {
     wait_until("the secret from the cache", || conf(&envoy).contains(ROTATED).then_some(()));
 
     // Changed while the server is down: it tells at its start.
-    set(&server, "prod/app/password", CANARY);
+    server.set_secret("prod/app/password", CANARY);
     server.start();
     wait_until("the secret that was set offline", || conf(&envoy).contains(CANARY).then_some(()));
     let api: Vec<String> = [
@@ -192,7 +179,7 @@ fn an_envoy_that_is_not_approved_gets_policy_and_no_secret() {
         fs::create_dir_all(stacks.join(path).parent().expect("a parent")).expect("a directory");
         fs::write(stacks.join(path), text).expect("it is written");
     }
-    set(&server, "a/b", "only for friends");
+    server.set_secret("a/b", "only for friends");
     server.start();
     server.cli(&["config", "publish"]);
     let mut envoy = Envoy::new(&dir.path().join("envoy"));
