@@ -18,7 +18,7 @@ pub fn fuzz_server_yaml(data: &[u8]) {
         Ok(doc) => doc,
         Err(error) => return complained(&[error], "server.yaml"),
     };
-    if let Err(errors) = ServerConfig::from_docs(Path::new("/srv/vigo"), &[doc]) {
+    if let Err(errors) = ServerConfig::from_docs(Path::new("/srv/vigo"), &[doc], &|_| Err(Default::default())) {
         complained(&errors, "server.yaml");
     }
 }

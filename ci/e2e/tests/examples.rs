@@ -109,6 +109,7 @@ fn the_router_of_the_fleet_example_is_busybox_with_neither_systemd_nor_packages(
     assert!(crond(&router), "{}", router.does(&["ps"]));
     // What somebody breaks is repaired.
     router.does(&["killall", "crond"]);
+    wait_until("cron to end", || (!crond(&router)).then_some(()));
     router.does(&["sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward; rm /etc/crontabs/root"]);
     let repaired = pass(&router);
     assert_eq!((&repaired["run"]["changed"], &repaired["run"]["failed"]), (&3.into(), &0.into()), "{repaired}");
@@ -178,7 +179,7 @@ fn the_fleet_example_converges_a_debian_host_repairs_it_and_takes_everything_awa
 
     // The same policy takes it away.
     let mapping = &files.iter().find(|(path, _)| path == "envoys/fleet.vgo").unwrap().1;
-    let absent = mapping.replacen("vars: &people\n", "vars: &people\n      state: absent\n", 1);
+    let absent = mapping.replacen("      people: &people\n", "      state: absent\n      people: &people\n", 1);
     server.publish(&[("envoys/fleet.vgo", &absent)]);
     let is_gone = |path: &&str| !machine.root.join(path).exists();
     wait_for("nginx to be gone", || {
@@ -202,8 +203,9 @@ fn the_fleet_example_converges_a_debian_host_repairs_it_and_takes_everything_awa
         .unwrap();
     assert!(renamed.success());
     let job = machine.root.join("etc/cron.d/clean-spool");
-    wait_until("the timetable", || {
-        fs::read_to_string(&job).is_ok_and(|text| text.contains("17 3 * * *")).then_some(())
+    wait_for("the timetable", || {
+        let is_there = fs::read_to_string(&job).is_ok_and(|text| text.contains("17 3 * * *"));
+        is_there.then_some(()).ok_or_else(|| journal(&machine))
     });
     settles(&server, &machine);
     machine.does(&["systemctl", "is-active", "cron", "trim-spool.timer"]);
@@ -220,7 +222,7 @@ fn the_fleet_example_converges_a_debian_host_repairs_it_and_takes_everything_awa
     assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stdout));
 
     // A database has moved, so there is nothing of it here any more.
-    let absent = mapping.replacen("vars: *people\n", "vars: {people: [], state: absent}\n", 1);
+    let absent = mapping.replacen("vars: {people: *people}\n", "vars: {people: *people, state: absent}\n", 1);
     server.publish(&[("envoys/fleet.vgo", &absent)]);
     wait_for("the client to be gone", || {
         let left =

@@ -173,7 +173,8 @@ fn a_program_of_the_operator_is_a_trait_that_policy_uses_and_both_sides_show() {
     envoy.start();
     let site = |expected: &str| fs::read_to_string(envoy.path("site")).is_ok_and(|text| text == expected);
     wait_for("the trait in the file", || site("row 7\n").then_some(()).ok_or_else(|| envoy.log()));
-    assert!(envoy.path("high").exists() && !envoy.path("low").exists());
+    wait_until("the condition", || envoy.path("high").exists().then_some(()));
+    assert!(!envoy.path("low").exists());
     assert!(envoy.log().contains("traits.d/bad.sh printed no JSON"), "{}", envoy.log());
     let shown = || server.cli(&["traits", NAME]);
     wait_until("the server to know", || (shown()["users"]["root"]["uid"] == 0).then_some(()));

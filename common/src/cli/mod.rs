@@ -17,6 +17,8 @@ use std::process::ExitCode;
 
 use argh::{ArgsInfo, FromArgs};
 
+use crate::sys::redaction;
+
 pub use confirm::confirm;
 pub use exit::{Exit, Failure};
 pub use hidden::ask_hidden;
@@ -120,7 +122,7 @@ pub fn main<T: FromArgs + ArgsInfo>(
         Err(failure) => {
             // An empty failure is a reader of stdout that went away.
             if !failure.what.is_empty() {
-                eprint!("{}", failure.render(program.name, verbose));
+                eprint!("{}", redaction::clean(&failure.render(program.name, verbose)));
             }
             failure.exit.into()
         }

@@ -4,6 +4,7 @@
 use std::io::{IsTerminal, Write};
 
 use super::{Exit, Failure};
+use crate::sys::redaction;
 
 /// How a cell looks where colour is allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,7 +122,7 @@ pub fn json_document(kind: &str, version: u32, value: serde_json::Value) -> Stri
 
 /// Writes to stdout. A reader that went away (`| head`) ends the command without a word.
 pub fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
+    let (mut stdout, text) = (std::io::stdout().lock(), redaction::clean(text));
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::new(Exit::Failed, "")),

@@ -1,6 +1,7 @@
 //! What a value may be, how it is checked, and how the reference describes it.
 
-use super::{Setting, Value, read_entry};
+use super::{Level, Setting, Value, read_entry};
+use crate::bundle::{is_secret_path, secret_path};
 use crate::ids::is_hostname;
 use crate::units::{human_bytes, human_duration};
 use crate::yaml::{Doc, Error, Kind, Node};
@@ -12,6 +13,8 @@ pub enum Form {
     Bool,
     /// Any text, also none.
     Text,
+    /// A text, not empty, that may hold a password: `secret:PATH` stands for the value of a secret.
+    Sensitive,
     /// One of these. The second list is known and not available yet.
     Choice(&'static [&'static str], &'static [&'static str]),
     /// A path, relative to the root of the program that reads it.
@@ -46,6 +49,9 @@ pub struct HostPort {
     /// Port.
     pub port: u16,
 }
+
+/// Gives the value of the secret of a path; `Err` says why there is none, and what to do.
+pub type Secrets<'a> = &'a dyn Fn(&str) -> Result<String, (String, String)>;
 
 /// Why values of this kind are refused, for now.
 const LATER: &str = "is not available yet";
@@ -83,14 +89,33 @@ impl std::fmt::Display for HostPort {
 
 impl Form {
     /// Checks a value; `key` is what errors call it.
-    pub(super) fn check(&self, doc: &Doc, number: usize, node: &Node, key: &str) -> Result<Value, Vec<Error>> {
-        if let Some(path) = node.as_str().and_then(|text| text.strip_prefix("secret:")) {
-            let error = doc.error(node.at, format!("`{key}` is `secret:{path}`, which {LATER} in this file"));
-            return Err(vec![error.cure("write the value itself")]);
+    pub(super) fn check(&self, level: &Level<'_>, node: &Node, key: &str) -> Result<Value, Vec<Error>> {
+        let doc = level.doc;
+        if let Some(path) = node.as_str().and_then(secret_path) {
+            return self.refer(level, node, key, path).map_err(|error| vec![error]);
         }
         match self {
-            Form::Entries(table, max) => entries(table, *max, doc, number, node, key),
+            Form::Entries(table, max) => entries(table, *max, level, node, key),
             _ => self.check_one(doc, node, key).map_err(|error| vec![error]),
+        }
+    }
+
+    /// The value of a secret. It is in no error: those are shown and logged.
+    fn refer(&self, level: &Level<'_>, node: &Node, key: &str, path: &str) -> Result<Value, Error> {
+        let wrong = |why: &str| level.doc.error(node.at, format!("`{key}` is `secret:{path}`, {why}"));
+        if key.starts_with("secrets.") {
+            return Err(wrong("but it says where secrets are").cure("write the value itself"));
+        }
+        if !matches!(self, Form::Sensitive) {
+            return Err(wrong("but it is shown and logged, so no secret may stand here").cure("write the value itself"));
+        }
+        if !is_secret_path(path) {
+            return Err(wrong("which can name no secret").expected("a path such as secret:prod/db/password"));
+        }
+        match (level.secrets)(path) {
+            Ok(value) if !value.is_empty() => Ok(Value::Text(value)),
+            Ok(_) => Err(wrong("which is empty").cure(format!("set it: `vigocli secrets set {path}`"))),
+            Err((why, cure)) => Err(wrong(&why).cure(cure)),
         }
     }
 
@@ -100,7 +125,7 @@ impl Form {
         match *self {
             Form::Bool => doc.expect_bool(node, key).map(Value::Bool),
             Form::Text => Ok(Value::Text(text()?.to_string())),
-            Form::Path => Ok(Value::Text(doc.expect_name(node, key)?.to_string())),
+            Form::Path | Form::Sensitive => Ok(Value::Text(doc.expect_name(node, key)?.to_string())),
             Form::Choice(now, later) => match text()? {
                 given if now.contains(&given) => Ok(Value::Text(given.to_string())),
                 given if later.contains(&given) => {
@@ -159,6 +184,7 @@ impl Form {
             Form::Bool => "true or false".into(),
             Form::Text => "text".into(),
             Form::Path => "a path".into(),
+            Form::Sensitive => "text, or `secret:PATH`".into(),
             Form::Choice(now, _) => format!("one of {}", now.join(", ")),
             Form::Hostname => "a host name".into(),
             Form::Listen => "an address to listen on, such as `:1530`, `10.0.0.1:1530` or `[::1]:0`".into(),
@@ -179,11 +205,11 @@ impl Form {
 fn entries(
     table: &'static [Setting],
     max: usize,
-    doc: &Doc,
-    number: usize,
+    level: &Level<'_>,
     node: &Node,
     key: &str,
 ) -> Result<Value, Vec<Error>> {
+    let doc = level.doc;
     let items = doc.expect_list(node, key).map_err(|error| vec![error])?;
     if items.len() > max {
         return Err(vec![
@@ -192,7 +218,7 @@ fn entries(
     }
     let (mut out, mut errors) = (Vec::new(), Vec::new());
     for (n, item) in items.iter().enumerate() {
-        match read_entry(table, doc, number, item, &format!("{key}[{n}]")) {
+        match read_entry(table, level, item, &format!("{key}[{n}]")) {
             Ok(entry) => out.push(entry),
             Err(more) => errors.extend(more),
         }

@@ -9,7 +9,7 @@ mod reference;
 
 use std::collections::BTreeMap;
 
-pub use form::{Form, HostPort};
+pub use form::{Form, HostPort, Secrets};
 pub use reference::reference;
 
 use crate::units::nearest;
@@ -61,10 +61,17 @@ pub struct Settings {
 impl Settings {
     /// Checks documents against a table; all errors at once. Keys of sections may not also be rows.
     pub fn load(table: &'static [Setting], docs: &[Doc]) -> Result<Settings, Vec<Error>> {
+        Settings::load_with(table, docs, &no_secrets)
+    }
+
+    /// The same with somebody who knows secrets, for keys of [`Form::Sensitive`].
+    pub fn load_with(table: &'static [Setting], docs: &[Doc], secrets: Secrets<'_>) -> Result<Settings, Vec<Error>> {
         let (mut settings, mut errors) = (defaults(table), Vec::new());
         for (number, doc) in docs.iter().enumerate() {
             match doc.expect_map(doc.root(), "the file") {
-                Ok(map) => read_map(&Level { table, doc, number, prefix: "" }, map, &mut settings, &mut errors),
+                Ok(map) => {
+                    read_map(&Level { table, doc, number, prefix: "", secrets }, map, &mut settings, &mut errors)
+                }
                 Err(error) => errors.push(error),
             }
         }
@@ -124,6 +131,12 @@ struct Level<'a> {
     number: usize,
     /// Path of the section, with the dot at its end.
     prefix: &'a str,
+    secrets: Secrets<'a>,
+}
+
+/// Where nobody knows any.
+fn no_secrets(_: &str) -> Result<String, (String, String)> {
+    Err(("but no secrets are known here".into(), "write the value itself".into()))
 }
 
 fn defaults(table: &'static [Setting]) -> Settings {
@@ -131,7 +144,11 @@ fn defaults(table: &'static [Setting]) -> Settings {
     for row in table {
         // The table is constant and a test loads every default of each table: a failure here cannot reach a user.
         let doc = Doc::load("the defaults", row.default.as_bytes());
-        let value = doc.ok().and_then(|doc| row.form.check(&doc, 0, doc.root(), row.key).ok());
+        let check = |doc: Doc| {
+            let level = Level { table, doc: &doc, number: 0, prefix: "", secrets: &no_secrets };
+            row.form.check(&level, doc.root(), row.key).ok()
+        };
+        let value = doc.ok().and_then(check);
         debug_assert!(value.is_some(), "the default of `{}` does not fit its form", row.key);
         settings.found.extend(value.map(|value| (row.key, Found { value, place: None })));
     }
@@ -142,7 +159,7 @@ fn read_map(level: &Level, map: &Map, settings: &mut Settings, errors: &mut Vec<
     for entry in &map.entries {
         let path = format!("{}{}", level.prefix, entry.key);
         if let Some(row) = level.table.iter().find(|row| row.key == path) {
-            match row.form.check(level.doc, level.number, &entry.value, row.key) {
+            match row.form.check(level, &entry.value, row.key) {
                 Ok(value) => {
                     let place = Some((level.number, entry.value.at));
                     settings.found.insert(row.key, Found { value, place });
@@ -162,17 +179,11 @@ fn read_map(level: &Level, map: &Map, settings: &mut Settings, errors: &mut Vec<
 }
 
 /// Checks one entry of a list of mappings.
-fn read_entry(
-    table: &'static [Setting],
-    doc: &Doc,
-    number: usize,
-    node: &Node,
-    key: &str,
-) -> Result<Settings, Vec<Error>> {
-    let map = doc.expect_map(node, key).map_err(|error| vec![error])?;
+fn read_entry(table: &'static [Setting], level: &Level<'_>, node: &Node, key: &str) -> Result<Settings, Vec<Error>> {
+    let map = level.doc.expect_map(node, key).map_err(|error| vec![error])?;
     let (mut settings, mut errors) = (defaults(table), Vec::new());
-    settings.at = Some((number, node.at));
-    read_map(&Level { table, doc, number, prefix: "" }, map, &mut settings, &mut errors);
+    settings.at = Some((level.number, node.at));
+    read_map(&Level { table, prefix: "", ..*level }, map, &mut settings, &mut errors);
     if errors.is_empty() { Ok(settings) } else { Err(errors) }
 }
 

@@ -63,7 +63,10 @@ fn wrong_files_name_the_place_and_the_cure() {
         ("size: 1", "s.yaml:1:7: `size` is the number 1; expected a size from 1000 B to 976.6 KiB"),
         ("driver: postgres", "s.yaml:1:9: `driver: postgres` is not available yet; write `sqlite`"),
         ("driver: sqlit", "s.yaml:1:9: `driver` is the text `sqlit`; expected one of sqlite; did you mean `sqlite`?"),
-        ("driver: secret:a/b", "s.yaml:1:9: `driver` is `secret:a/b`, which is not available yet in this file"),
+        (
+            "driver: secret:a/b",
+            "s.yaml:1:9: `driver` is `secret:a/b`, but it is shown and logged, so no secret may stand here",
+        ),
         ("peers: {a: 1}", "s.yaml:1:9: `peers.a` is not available yet; remove `peers`"),
         ("deny: yes", "s.yaml:1:7: `deny` is the text `yes`; expected true or false"),
         ("server: {listen: '1530'}", "expected an address to listen on"),

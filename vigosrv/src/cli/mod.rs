@@ -73,6 +73,11 @@ pub(crate) fn root(common: &Common) -> PathBuf {
     common.path(&ROOT).unwrap_or_else(|| PathBuf::from("/srv/vigo"))
 }
 
+/// The same for a command that sets secrets, which the configuration may be waiting for.
+pub(crate) fn config_for_secrets(common: &Common) -> Result<ServerConfig, Failure> {
+    Ok(ServerConfig::load_for_secrets(&root(common), common.path(&SERVER_YAML).as_deref())?)
+}
+
 /// The configuration of that root.
 pub(crate) fn config(common: &Common) -> Result<ServerConfig, Failure> {
     Ok(ServerConfig::load(&root(common), common.path(&SERVER_YAML).as_deref())?)

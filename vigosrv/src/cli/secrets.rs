@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::http::{post, running};
-use super::{config, root};
+use super::{config_for_secrets, root};
 use crate::boot;
 use crate::keys;
 use crate::secrets::{Place, SecretError};
@@ -107,7 +107,7 @@ struct Export {
 }
 
 pub(super) fn run(verb: Secrets, common: &Common) -> Result<Exit, Failure> {
-    let config = config(common)?;
+    let config = config_for_secrets(common)?;
     let place = config.secrets();
     match verb.verb {
         SecretsVerb::Set(verb) => {
@@ -185,7 +185,7 @@ fn settle(common: &Common) -> Result<Value, Failure> {
     if running(&root(common)) {
         post(common, "/api/v1/secrets/changed", &json!({}))
     } else {
-        boot::settle_secrets_offline(&config(common)?)
+        boot::settle_secrets_offline(&config_for_secrets(common)?)
     }
 }
 

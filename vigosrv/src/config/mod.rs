@@ -1,25 +1,28 @@
 //! `server.yaml` and `server.local.yaml`, laid over each other and checked into types.
 //!
-//! A shell: reads the two files and nothing else. Knows no defaults of its own: they are in [`table`]. Relative paths are
+//! A shell: reads the two files, and the secrets that they refer to. Knows no defaults of its own: they are in [`table`]. Relative paths are
 //! below the server root.
 
 mod running;
 pub mod table;
 mod trusted;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::cli::{Exit, Failure};
 use common::log::Level;
-use common::settings::{HostPort, Settings, reference};
-use common::sys::{FileError, file};
+use common::redact::Filter;
+use common::settings::{HostPort, Secrets, Settings, reference};
+use common::sys::{FileError, file, redaction};
 use common::yaml::{self, Doc};
 use common::{ids, limits};
 
 use crate::app;
 use crate::app::{Hold, TrustedEntry};
-use crate::secrets::Place;
+use crate::secrets::{Place, SecretError};
 pub use running::{RUN_FILE_SCHEMA, Running, lock_root};
 
 /// Settings of a server, complete and checked.
@@ -157,26 +160,36 @@ impl ServerConfig {
     }
 
     /// Reads the configuration of a root. `file` is `server.yaml` there, unless it was named: then it must exist.
+    ///
+    /// From then on the values of secrets that it refers to are in nothing that this process logs or says.
     pub fn load(root: &Path, file: Option<&Path>) -> Result<ServerConfig, ConfigError> {
-        let path = file.map_or_else(|| root.join("server.yaml"), Path::to_path_buf);
-        let local = path.with_file_name("server.local.yaml");
-        let mut docs = Vec::new();
-        for (path, must_exist) in [(path, file.is_some()), (local, false)] {
-            match file::read_bounded(&path, limits::YAML_BYTES_MAX as u64) {
-                Ok(bytes) => {
-                    let doc = Doc::load(&path.display().to_string(), &bytes);
-                    docs.push(doc.map_err(|error| ConfigError::Wrong(vec![error]))?);
-                }
-                Err(error) if error.kind == std::io::ErrorKind::NotFound && !must_exist => {}
-                Err(error) => return Err(ConfigError::File(error)),
-            }
+        let docs = read(root, file)?;
+        let (place, used) = (place(root, &docs), RefCell::new(Vec::new()));
+        let open = |path: &str| {
+            let value = value_of(&place, path)?;
+            used.borrow_mut().push(value.clone());
+            Ok(value)
+        };
+        let config = ServerConfig::from_docs(root, &docs, &open).map_err(ConfigError::Wrong)?;
+        let used = used.into_inner();
+        if !used.is_empty() {
+            redaction::install(Arc::new(Filter::new(used.iter().map(String::as_str))));
         }
-        ServerConfig::from_docs(root, &docs).map_err(ConfigError::Wrong)
+        Ok(config)
+    }
+
+    /// The same for a command that sets secrets: one that is missing does not stop it.
+    pub fn load_for_secrets(root: &Path, file: Option<&Path>) -> Result<ServerConfig, ConfigError> {
+        let docs = read(root, file)?;
+        let place = place(root, &docs);
+        // What is not there yet is a path at which there is nothing.
+        let open = |path: &str| Ok(value_of(&place, path).unwrap_or_else(|_| format!("secret:{path}")));
+        ServerConfig::from_docs(root, &docs, &open).map_err(ConfigError::Wrong)
     }
 
     /// Checks documents that are loaded already.
-    pub fn from_docs(root: &Path, docs: &[Doc]) -> Result<ServerConfig, Vec<yaml::Error>> {
-        let settings = Settings::load(&table::TABLE, docs)?;
+    pub fn from_docs(root: &Path, docs: &[Doc], secrets: Secrets<'_>) -> Result<ServerConfig, Vec<yaml::Error>> {
+        let settings = Settings::load_with(&table::TABLE, docs, secrets)?;
         let mut errors = check_names(&settings, docs);
         let trusted = trusted::entries(&settings, docs, &mut errors);
         if errors.is_empty() { Ok(from_settings(root, &settings, trusted)) } else { Err(errors) }
@@ -227,6 +240,44 @@ pub fn check(root: &Path, file: Option<&Path>) -> Result<String, (String, Exit)>
 /// `vigocli config server.yaml [SECTION]`: the annotated reference.
 pub fn server_yaml_reference(section: Option<&str>) -> Result<String, Failure> {
     reference(&table::TABLE, section).map_err(Failure::usage)
+}
+
+/// The two files.
+fn read(root: &Path, file: Option<&Path>) -> Result<Vec<Doc>, ConfigError> {
+    let path = file.map_or_else(|| root.join("server.yaml"), Path::to_path_buf);
+    let local = path.with_file_name("server.local.yaml");
+    let mut docs = Vec::new();
+    for (path, must_exist) in [(path, file.is_some()), (local, false)] {
+        match file::read_bounded(&path, limits::YAML_BYTES_MAX as u64) {
+            Ok(bytes) => {
+                let doc = Doc::load(&path.display().to_string(), &bytes);
+                docs.push(doc.map_err(|error| ConfigError::Wrong(vec![error]))?);
+            }
+            Err(error) if error.kind == std::io::ErrorKind::NotFound && !must_exist => {}
+            Err(error) => return Err(ConfigError::File(error)),
+        }
+    }
+    Ok(docs)
+}
+
+/// Where secrets are by the section `secrets` alone: it refers to none, and all else may.
+fn place(root: &Path, docs: &[Doc]) -> Place {
+    let given = |key: &str| {
+        let text = docs.iter().rev().find_map(|doc| doc.root().as_map()?.get("secrets")?.as_map()?.get(key)?.as_str());
+        text.map(|text| root.join(text))
+    };
+    let usual = Place::of_root(root);
+    Place { dir: given("secrets_dir").unwrap_or(usual.dir), key: given("key_file").unwrap_or(usual.key) }
+}
+
+/// The value of a secret that a setting refers to, or what is wrong and what to do.
+fn value_of(place: &Place, path: &str) -> Result<String, (String, String)> {
+    let set = || format!("set it: `vigocli secrets set {path}`");
+    match place.get(path) {
+        Ok(secret) => String::from_utf8(secret.value.to_vec()).map_err(|_| ("which is no text".into(), set())),
+        Err(SecretError::Unknown(_)) => Err(("which is not set".into(), set())),
+        Err(error) => Err((format!("which does not open: {error}"), String::new())),
+    }
 }
 
 /// What the table cannot check: names for the certificate, and two keys that must differ.

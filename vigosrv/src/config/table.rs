@@ -42,7 +42,7 @@ pub static TABLE: [Setting; 43] = [
     row("server.tls.ca_key_file", Form::Path, "tls/ca_key", "Private key of our own CA (PEM, mode 0600)."),
     row("server.tls_sans", Form::List, "[]", "More host names and addresses for the certificate."),
     row("database.driver", Form::Choice(&["sqlite"], &["postgres"]), "sqlite", "Kind of database."),
-    row("database.dsn", Form::Path, "db/vigo.db", "The database file."),
+    row("database.dsn", Form::Sensitive, "db/vigo.db", "The database file."),
     row("secrets.backend", Form::Choice(&["local"], &["vault"]), "local", "Where secrets are kept."),
     row("secrets.secrets_dir", Form::Path, "secrets", "Directory of the local backend."),
     row("secrets.key_file", Form::Path, "secrets/.master.key", "Master key of the local backend (mode 0600)."),

@@ -4,7 +4,8 @@ use super::*;
 
 fn load(text: &str) -> Result<ServerConfig, Vec<String>> {
     let doc = Doc::load("server.yaml", text.as_bytes()).map_err(|error| vec![error.summary()])?;
-    ServerConfig::from_docs(Path::new("/srv/vigo"), &[doc])
+    let none = |path: &str| value_of(&Place::of_root(Path::new("/nonexistent")), path);
+    ServerConfig::from_docs(Path::new("/srv/vigo"), &[doc], &none)
         .map_err(|errors| errors.iter().map(yaml::Error::summary).collect())
 }
 
@@ -101,7 +102,19 @@ const WRONG: &[(&str, &str)] = &[
         "database: {driver: postgres}",
         "server.yaml:1:20: `database.driver: postgres` is not available yet; write `sqlite`",
     ),
-    ("database: {dsn: 'secret:db'}", "`database.dsn` is `secret:db`, which is not available yet in this file"),
+    (
+        "database: {dsn: 'secret:db'}",
+        "server.yaml:1:17: `database.dsn` is `secret:db`, which is not set; set it: `vigocli secrets set db`",
+    ),
+    ("database: {dsn: 'secret:../x'}", "`database.dsn` is `secret:../x`, which can name no secret; expected a path"),
+    (
+        "secrets: {key_file: 'secret:x'}",
+        "server.yaml:1:21: `secrets.key_file` is `secret:x`, but it says where secrets are; write the value itself",
+    ),
+    (
+        "server: {hostname: 'secret:x'}",
+        "`server.hostname` is `secret:x`, but it is shown and logged, so no secret may stand here; write the value itself",
+    ),
     ("checkin: {interval: 500ms}", "server.yaml:1:21: `checkin.interval` is 500ms; expected a duration from 1s to 1d"),
     ("checkin: {interval: 5}", "`checkin.interval` is the number 5; expected a duration"),
     ("checkin: {bundle_max_age: 1m}", "expected a duration from 1h to 3650d, or 0: a cached policy never expires"),
@@ -158,6 +171,31 @@ fn the_local_file_lies_over_the_other_and_errors_name_it() {
 }
 
 #[test]
+fn a_secret_is_resolved_and_nothing_that_is_said_holds_it() {
+    use common::rng::SystemRng;
+    const VALUE: &str = "canary-9Zt.db";
+    let dir = tempfile::tempdir().unwrap();
+    let write = |text: &str| std::fs::write(dir.path().join("server.yaml"), text).unwrap();
+    write("secrets: {secrets_dir: s, key_file: k}\ndatabase: {dsn: 'secret:db/path'}\n");
+    let refusal = ServerConfig::load(dir.path(), None).unwrap_err().to_string();
+    assert!(refusal.contains("server.yaml:2:17: `database.dsn` is `secret:db/path`, which"), "{refusal}");
+    // A command that sets it is not stopped by that.
+    let config = ServerConfig::load_for_secrets(dir.path(), None).unwrap();
+    assert_eq!(config.secrets().dir, dir.path().join("s"));
+    crate::keys::prepare_master(&config, &mut SystemRng::default()).unwrap();
+    let now = common::time::Wall(1);
+    config.secrets().set("db/path", VALUE.as_bytes(), now, &mut SystemRng::default()).unwrap();
+    let config = ServerConfig::load(dir.path(), None).unwrap();
+    assert_eq!(config.database, dir.path().join(VALUE));
+    assert!(!redaction::clean(&format!("cannot open {}", config.database.display())).contains(VALUE));
+    assert_eq!(check(dir.path(), None).unwrap(), "the configuration is valid\n");
+    // The later file may say where secrets are, too.
+    std::fs::write(dir.path().join("server.local.yaml"), "secrets: {secrets_dir: elsewhere}").unwrap();
+    let refusal = ServerConfig::load(dir.path(), None).unwrap_err().to_string();
+    assert!(refusal.contains("which is not set; set it: `vigocli secrets set db/path`"), "{refusal}");
+}
+
+#[test]
 fn a_missing_file_means_defaults_unless_it_was_named() {
     let dir = tempfile::tempdir().unwrap();
     assert!(ServerConfig::load(dir.path(), None).is_ok());
@@ -201,7 +239,7 @@ fn any_bytes_give_a_configuration_or_an_error() {
             }
         }
         if let Ok(doc) = Doc::load("server.yaml", &bytes) {
-            let _ = ServerConfig::from_docs(Path::new("/"), &[doc]);
+            let _ = ServerConfig::from_docs(Path::new("/"), &[doc], &|_| Err(Default::default()));
         }
     }
 }

@@ -24,7 +24,7 @@ impl Host {
     }
 
     fn config(&self) -> ServerConfig {
-        let mut config = ServerConfig::from_docs(self.dir.path(), &[]).unwrap();
+        let mut config = ServerConfig::from_docs(self.dir.path(), &[], &|_| Err(Default::default())).unwrap();
         config.tls_sans = self.names.clone();
         config
     }
