@@ -53,7 +53,7 @@ impl Machine {
     }
 
     fn of(made: &Path, dir: &Path) -> Machine {
-        let (root, wire) = (dir.join("root"), Wire::new());
+        let (root, wire) = (dir.join("root"), Wire::new(0));
         run(Command::new("cp").arg("-a").arg(made.join("root")).arg(&root));
         let (host, address) = (wire.host, wire.address);
         let port = free_port();

@@ -41,7 +41,7 @@ impl Router {
             String::from_utf8(run(Command::new("sh").args(["-c", "command -v busybox"])).stdout).expect("text");
         fs::copy(busybox.trim(), root.join("bin/busybox")).expect("a copy");
         run(Command::new("chroot").arg(&root).args(["/bin/busybox", "--install", "-s"]));
-        let router = Router { root, wire: Wire::new(), init: None };
+        let router = Router { root, wire: Wire::new(1), init: None };
         router.put("etc/inittab", INITTAB, 0o644);
         router.put("etc/init.d/rcS", RCS, 0o755);
         router.put("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n", 0o644);

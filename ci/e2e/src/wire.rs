@@ -18,12 +18,12 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// One for this process: tests run in processes of their own.
-    pub(crate) fn new() -> Wire {
+    /// One for this process; each kind of host in it has another slot.
+    pub(crate) fn new(slot: u8) -> Wire {
         let id = std::process::id();
-        let [host, address] = [1, 2].map(|last| Ipv4Addr::new(10, 213, (id % 250) as u8, last));
-        let namespace = format!("vigo-{id}");
-        let (outside, inside) = (format!("vo{id}"), format!("vi{id}"));
+        let [host, address] = [1, 2].map(|last| Ipv4Addr::new(10, 213 + slot, (id % 250) as u8, last));
+        let namespace = format!("vigo{slot}-{id}");
+        let (outside, inside) = (format!("vo{slot}{id}"), format!("vi{slot}{id}"));
         let ip = |words: &str| run(Command::new("ip").args(words.split(' ')));
         ip(&format!("netns add {namespace}"));
         ip(&format!("link add {outside} type veth peer name {inside} netns {namespace}"));
