@@ -49,7 +49,7 @@ impl Filter {
                 lines.for_each(|line| filter.add(line));
             }
             let parts = value.split(['/', '\n']).map(str::trim).filter(|part| part.len() >= PART_BYTES_MIN);
-            filter.needles.extend(parts.map(|part| Zeroizing::new(part.to_string())));
+            parts.for_each(|part| filter.look_for(part));
         }
         filter.needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         filter.needles.dedup();
@@ -94,6 +94,11 @@ impl Filter {
 
     fn add(&mut self, value: &str) {
         self.values.push(Zeroizing::new(value.to_string()));
+        self.look_for(value);
+    }
+
+    /// In every form, in what leaves the process.
+    fn look_for(&mut self, value: &str) {
         self.needles.push(Zeroizing::new(value.to_string()));
         let json = Zeroizing::new(quoted(value));
         let mut forms = vec![json.to_string()];
@@ -238,6 +243,7 @@ mod tests {
         assert_eq!(filter.clean_rest("abcdefghijklmnopabcdefghijklmnop"), "[secret][secret]");
         assert_eq!(filter.clean("no directory /wJalrXUtnFEMI in /K7MDENGbPx"), "no directory /[secret] in /[secret]");
         assert!(!filter.holds(b"wJalrXUtnFEMI"), "it is no secret by itself");
+        assert_eq!(filter.clean("x 4b374d44454e47625078 y"), "x [secret] y");
         let accented = Filter::new(["\u{e4}bcdefgh"]);
         assert_eq!(accented.clean_rest("bcdefgh \u{e4}"), "[secret] \u{e4}");
     }

@@ -76,6 +76,8 @@ pub enum Back {
     /// The same for what every change of another resource brings about anew: that it once went wrong means nothing for the
     /// next time.
     Again(Vec<Vec<String>>),
+    /// All of these, the last one first.
+    All(Vec<Back>),
 }
 
 /// The changes of one run that wait to be confirmed.
@@ -144,12 +146,33 @@ fn add(host: &mut Host, task: &Task<'_>, undo: &Undo, kept: &mut Kept, within_ms
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&kept.dir)?;
     }
     kept.within_ms = kept.within_ms.min(within_ms);
+    note(host, undo, kept, back)?;
+    if let Some(command) = task.params.find("confirm_undo").and_then(common::policy::params::text_of)
+        && !kept.commands.iter().any(|known| *known == command)
+    {
+        kept.commands.push(command.into_owned());
+    }
+    let commands = kept.commands.iter().map(|command| format!("/bin/sh -c {}", quoted(Path::new(command))));
+    let lines = kept.lines.iter().chain(&kept.after).cloned().chain(commands);
+    // One that fails does not keep the others from being put back, and is told.
+    let lines: String = lines.map(|line| format!("{{ {line}; }} || bad=1\n")).collect();
+    let path = quoted(Path::new(host.search_path()));
+    let script = format!("cd {} || exit 1\nPATH={path}; export PATH\nbad=0\n{lines}exit $bad\n", quoted(&kept.dir));
+    // Whole at any moment: the timer may take it at any moment.
+    write(&kept.dir.join("undo.new"), script.as_bytes())?;
+    fs::rename(kept.dir.join("undo.new"), kept.dir.join("undo.sh"))
+}
+
+/// Keeps one state, and notes how it is put back.
+fn note(host: &mut Host, undo: &Undo, kept: &mut Kept, back: &Back) -> io::Result<()> {
     let saved = format!("saved-{}", kept.lines.len());
     match back {
+        Back::All(parts) => parts.iter().try_for_each(|part| note(host, undo, kept, part))?,
         Back::File(path) => {
             let place = host.locate(path).ok().flatten();
             let real = place.and_then(|place| Some(real_path(&place.dir)?.join(place.name)));
-            let real = real.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            // Its directory may be made with it.
+            let real = real.unwrap_or_else(|| host.root.path().join(path.trim_start_matches('/')));
             kept.own |= undo.own_config.as_ref().is_some_and(|own| own.canonicalize().unwrap_or(own.clone()) == real);
             let beside = quoted(&PathBuf::from(format!("{}.vigo-undo-{}", real.display(), host.run_id())));
             let name = quoted(&real);
@@ -173,20 +196,7 @@ fn add(host: &mut Host, task: &Task<'_>, undo: &Undo, kept: &mut Kept, within_ms
             kept.after.splice(0..0, lines);
         }
     }
-    if let Some(command) = task.params.find("confirm_undo").and_then(common::policy::params::text_of)
-        && !kept.commands.iter().any(|known| *known == command)
-    {
-        kept.commands.push(command.into_owned());
-    }
-    let commands = kept.commands.iter().map(|command| format!("/bin/sh -c {}", quoted(Path::new(command))));
-    let lines = kept.lines.iter().chain(&kept.after).cloned().chain(commands);
-    // One that fails does not keep the others from being put back, and is told.
-    let lines: String = lines.map(|line| format!("{{ {line}; }} || bad=1\n")).collect();
-    let path = quoted(Path::new(host.search_path()));
-    let script = format!("cd {} || exit 1\nPATH={path}; export PATH\nbad=0\n{lines}exit $bad\n", quoted(&kept.dir));
-    // Whole at any moment: the timer may take it at any moment.
-    write(&kept.dir.join("undo.new"), script.as_bytes())?;
-    fs::rename(kept.dir.join("undo.new"), kept.dir.join("undo.sh"))
+    Ok(())
 }
 
 /// From here on somebody puts it back.

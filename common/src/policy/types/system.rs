@@ -194,6 +194,8 @@ pub const TYPES: &[Type] = &[
             Param::optional("value", Kind::Shape(Shape::Line), "", "its value"),
             Param::optional("target_path", Kind::Path, "/etc/sysctl.d/99-vigo.conf", "the file that keeps it"),
             STATE,
+            CONFIRM,
+            CONFIRM_UNDO,
         ],
         rules: &[Rule::OneOfUnless(&["value"], "state", "absent")],
         example: r#"- name: forward

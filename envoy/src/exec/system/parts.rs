@@ -13,6 +13,7 @@ use crate::exec::files::directory::make;
 use crate::exec::files::edit::load;
 use crate::exec::files::file::Access;
 use crate::exec::host::Host;
+use crate::exec::undo::Back;
 
 /// Parts in the order in which they are changed, each with what people call it.
 #[derive(Default)]
@@ -55,6 +56,16 @@ impl Statement for Parts<'_> {
         Ok(())
     }
 
+    fn back(&mut self, host: &mut Host) -> Result<Back, Fault> {
+        let mut all = Vec::new();
+        for (_, part) in &mut self.0 {
+            if part.probe(host, false)?.is_some() {
+                all.push(part.back(host)?);
+            }
+        }
+        Ok(Back::All(all))
+    }
+
     fn spare_self(&self, host: &mut Host) -> Result<(), Fault> {
         self.0.iter().try_for_each(|(_, part)| part.spare_self(host))
     }
@@ -75,6 +86,11 @@ impl Statement for Folder {
     fn converge(&mut self, host: &mut Host) -> Result<(), Fault> {
         let place = host.locate_to_write(&self.0)?;
         make(host, &place, &self.0, &Access::default())
+    }
+
+    fn back(&mut self, _host: &mut Host) -> Result<Back, Fault> {
+        // An empty directory does no harm.
+        Ok(Back::All(Vec::new()))
     }
 
     fn spare_self(&self, _host: &mut Host) -> Result<(), Fault> {
@@ -126,6 +142,15 @@ impl Statement for KernelValue {
             }
             Err(errno) => Err(Fault::io("write", &self.name)(errno)),
         }
+    }
+
+    fn back(&mut self, host: &mut Host) -> Result<Back, Fault> {
+        let path = self.place();
+        let found = load(host, &path)?.map(|loaded| loaded.bytes).unwrap_or_default();
+        let real = host.root.path().join(path.trim_start_matches('/')).display().to_string();
+        let line = "cat > \"$0\"";
+        let words = ["/bin/sh", "-c", line, &real].map(str::to_string).to_vec();
+        Ok(Back::Feed(words, String::from_utf8_lossy(&found).into_owned()))
     }
 
     fn spare_self(&self, _host: &mut Host) -> Result<(), Fault> {

@@ -180,6 +180,25 @@ fn the_configuration_of_the_agent_is_read_again_and_put_back_where_it_cannot_be(
 }
 
 #[test]
+fn a_setting_of_the_kernel_is_put_back_now_and_for_the_next_start() {
+    let (mut sandbox, _) = sandbox(false);
+    sandbox.live = true;
+    std::fs::create_dir_all(sandbox.at("/etc")).unwrap();
+    sandbox.write("/proc/sys/net/ipv4/ip_forward", "1\n");
+    let asked =
+        |value: &str| vec![("key", text("net.ipv4.ip_forward")), ("value", text(value)), ("confirm", text("20s"))];
+    let report = sandbox.expect("sysctl", &asked("0"), Failed);
+    assert!(report.message.starts_with("rolled back: no check-in"), "{}", report.message);
+    assert_eq!(sandbox.read("/proc/sys/net/ipv4/ip_forward"), "1\n");
+    assert!(!sandbox.at("/etc/sysctl.d/99-vigo.conf").exists());
+    sandbox.write("/etc/sysctl.d/99-vigo.conf", "net.ipv4.ip_forward = 1\n");
+    sandbox.expect("sysctl", &asked("2"), Failed);
+    assert_eq!(sandbox.read("/etc/sysctl.d/99-vigo.conf"), "net.ipv4.ip_forward = 1\n");
+    assert_eq!(sandbox.read("/proc/sys/net/ipv4/ip_forward"), "1\n");
+    sandbox.expect("sysctl", &asked("1"), Fine);
+}
+
+#[test]
 fn one_that_cannot_be_put_back_does_not_keep_the_others() {
     let (sandbox, _) = sandbox(false);
     sandbox.write("/d/conf", "old\n");
