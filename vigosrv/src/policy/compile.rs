@@ -101,7 +101,7 @@ struct Compiler<'l> {
     loaded: &'l Loaded<'l>,
     /// Order of each set of configcrates that some mapping has; none where they do not fit together.
     joined: HashMap<Vec<usize>, Option<Sequence>>,
-    /// Undefined variables: (file of the crate, place, sentence) to the first mapping and the number of mappings.
+    /// Undefined variables: (file of the crate, place, sentence) to who has the first mapping, and the number of mappings.
     missing: BTreeMap<(String, Site, String), (String, usize)>,
     /// Encoded configcrates, made when a mapping first needs them.
     pieces: HashMap<usize, Arc<Pieces>>,
@@ -207,11 +207,11 @@ impl<'l> Compiler<'l> {
         let sequence = match join(&crates) {
             Ok(plan) => Some(Sequence::Joined(Arc::new(plan))),
             Err(Discord::Dangling(all)) => {
-                let place = place_of(mapping);
+                let who = who_has(mapping);
                 for wrong in all {
                     // The target may be one of the resources that have errors.
                     if let (Some(doc), true) = (self.loaded.docs.get(&crates[wrong.of].path), self.sound) {
-                        errors.push(doc.error(wrong.at, format!("{} (mapping {place})", wrong.what)).cure(wrong.cure));
+                        errors.push(doc.error(wrong.at, format!("{} ({who})", wrong.what)).cure(wrong.cure));
                     }
                 }
                 None
@@ -237,15 +237,19 @@ impl<'l> Compiler<'l> {
             let open = self.open.entry(id).or_insert_with(|| open_vars(member));
             for (site, what) in missing_vars(member, open, vars) {
                 let noted = self.missing.entry((member.path.clone(), site, what));
-                noted.or_insert_with(|| (place_of(mapping), 0)).1 += 1;
+                noted.or_insert_with(|| (who_has(mapping), 0)).1 += 1;
             }
         }
     }
 
     fn report_missing(&self, errors: &mut Vec<Error>) {
-        for ((path, site, what), (mapping, n)) in &self.missing {
-            let others = if *n > 1 { format!(" and {} more", n - 1) } else { String::new() };
-            let what = format!("{what} (mapping {mapping}{others})");
+        for ((path, site, what), (who, n)) in &self.missing {
+            let others = match n {
+                1 => String::new(),
+                2 => ", and one more mapping".to_string(),
+                n => format!(", and {} more mappings", n - 1),
+            };
+            let what = format!("{what} ({who}{others})");
             let error = match (&site.template, self.loaded.docs.get(path)) {
                 (None, Some(doc)) => doc.error(site.at, what),
                 (Some(template), _) => {
@@ -295,6 +299,14 @@ fn hashes(recipes: &[Recipe]) -> Vec<(Hash32, usize)> {
 /// `envoys/production/web.vgo:2`.
 fn place_of(mapping: &MappingDef) -> String {
     format!("{}:{}", mapping.group.path, mapping.at.line)
+}
+
+/// A mapping and its hosts, for messages.
+fn who_has(mapping: &MappingDef) -> String {
+    let mut patterns = mapping.patterns.iter().map(|glob| glob.source());
+    let (first, rest) = (patterns.next().unwrap_or_default(), patterns.count());
+    let others = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    format!("mapping {}, hosts {first}{others}", place_of(mapping))
 }
 
 fn qualified(member: &Crate, at: u32) -> String {

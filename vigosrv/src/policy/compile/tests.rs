@@ -106,7 +106,7 @@ fn a_variable_that_one_mapping_lacks_names_that_mapping() {
     assert_eq!(
         errors.iter().map(Error::summary).collect::<Vec<_>>(),
         [
-            "templates/n.j2:1:36: `vars.metrics` is not defined (mapping envoys/production/web.vgo:6); set it in `vars` of the configcrate, a role or the mapping, or write `| default(...)` behind it"
+            "templates/n.j2:1:36: `vars.metrics` is not defined (mapping envoys/production/web.vgo:6, hosts *); set it in `vars` of the configcrate, a role or the mapping, or write `| default(...)` behind it"
         ]
     );
 }
