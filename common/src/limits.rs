@@ -12,6 +12,8 @@ pub const UNAUTHENTICATED_MESSAGE_BYTES_MAX: usize = 16 << 10;
 pub const REPORT_BYTES_MAX: usize = 1 << 20;
 /// Records in one `Report`.
 pub const REPORT_RECORDS_MAX: usize = 512;
+/// Trait trees in one `Report`, those that are removed counted in.
+pub const REPORT_TREES_MAX: usize = 64;
 /// Largest encoded queue record, in bytes; outcomes are cut to fit.
 pub const RECORD_BYTES_MAX: usize = 256 << 10;
 /// Outcomes that a run result carries; the counts are always complete.

@@ -73,13 +73,12 @@ impl Told {
         let mut letter = Letter { hash: self.hash(), ..Letter::default() };
         let mut room = ROOM;
         if stable {
-            let mut after = self.there.clone().unwrap_or_default();
+            // A server of which nothing is known may have what this envoy once had.
+            let unknown = || gone.iter().map(|name| (name.clone(), 0)).collect();
+            let mut after = self.there.clone().unwrap_or_else(unknown);
             letter.base = self.there.as_ref().map_or(0, hash);
             let is_gone = |name: &&String| !self.here.contains_key(*name);
-            letter.removed = match &self.there {
-                Some(there) => there.keys().filter(is_gone).cloned().collect(),
-                None => gone.to_vec(),
-            };
+            letter.removed = after.keys().filter(is_gone).take(limits::REPORT_TREES_MAX / 2).cloned().collect();
             after.retain(|name, _| !letter.removed.contains(name));
             for tree in trees.iter().filter(|tree| !tree.volatile) {
                 let Some(here) = self.here.get(&tree.name).filter(|here| after.get(&tree.name) != Some(here)) else {
@@ -117,7 +116,9 @@ fn put(letter: &mut Letter, tree: &TraitTree, room: &mut usize) -> bool {
     let update = wire::TraitUpdate { path: tree.name.clone(), json: tree.value.to_string(), volatile: tree.volatile };
     // Tag and length of the field in the report.
     let bytes = update.encoded_len() + 6;
-    let fits = update.json.len() <= limits::TRAIT_TREE_BYTES_MAX && bytes <= *room;
+    let n_trees = letter.updates.len() + letter.removed.len();
+    let fits =
+        update.json.len() <= limits::TRAIT_TREE_BYTES_MAX && bytes <= *room && n_trees < limits::REPORT_TREES_MAX;
     if fits {
         *room -= bytes;
         letter.updates.push(update);
@@ -205,5 +206,20 @@ mod tests {
         }
         assert_eq!(seen, ["a", "b", "c"]);
         assert!(gone.is_empty());
+    }
+
+    #[test]
+    fn no_report_has_more_trees_than_a_server_takes() {
+        let trees: Vec<TraitTree> = (0..50).map(|n| tree(&format!("t{n:02}"), "x")).collect();
+        let mut told = noted(&trees);
+        let mut gone: Vec<String> = (0..50).map(|n| format!("gone{n:02}")).collect();
+        let (mut seen, mut removed, mut more) = (0, 0, true);
+        while more {
+            let letter = told.letter(&trees, &gone, true, true);
+            assert!(letter.updates.len() + letter.removed.len() <= limits::REPORT_TREES_MAX);
+            (seen, removed) = (seen + letter.updates.len(), removed + letter.removed.len());
+            more = told.on_answer(letter.hash, told.hash(), &mut gone);
+        }
+        assert_eq!((seen, removed, gone.len()), (50, 50, 0));
     }
 }

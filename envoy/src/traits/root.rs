@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use common::limits::PACKAGE_DATABASE_BYTES_MAX;
@@ -93,6 +94,11 @@ impl Root {
     /// Whether there is something.
     pub fn has(&self, path: &str) -> bool {
         self.at(path).symlink_metadata().is_ok()
+    }
+
+    /// Whether its owner may execute a file.
+    pub fn is_executable(&self, path: &str) -> bool {
+        self.at(path).metadata().is_ok_and(|found| found.permissions().mode() & 0o100 != 0)
     }
 
     /// Release and machine of the kernel, as `uname(2)` says.

@@ -1,5 +1,5 @@
 //! `services`: what an init system knows, whether it starts with the host, and whether it runs, from directories alone:
-//! systemd, OpenRC, OpenWrt, SysV. An init that has none of them (BusyBox) gives no entries.
+//! systemd, OpenRC, OpenWrt, SysV, BusyBox.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -108,7 +108,16 @@ fn scripts(root: &Root) -> BTreeMap<String, Service> {
         let service = Service { enabled: enabled.contains(&name), running: has_process(root, &name), masked: None };
         (name, service)
     };
-    script_names(root).into_iter().map(service).collect()
+    let mut found: BTreeMap<String, Service> = script_names(root).into_iter().map(service).collect();
+    // The init of BusyBox has no links: it starts what is called so and may be executed.
+    for entry in root.list("/etc/init.d") {
+        if let Some(name) = started_by(&entry).filter(|_| enabled.is_empty()) {
+            let enabled = root.is_executable(&format!("/etc/init.d/{entry}"));
+            found.remove(&entry);
+            found.insert(name.into(), Service { enabled, running: has_process(root, name), masked: None });
+        }
+    }
+    found
 }
 
 fn script_names(root: &Root) -> Vec<String> {

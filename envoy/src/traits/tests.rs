@@ -165,6 +165,21 @@ fn services_of_other_inits_are_listed() {
 }
 
 #[test]
+fn services_of_busybox_are_scripts_with_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let scripts = dir.path().join("etc/init.d");
+    std::fs::create_dir_all(&scripts).unwrap();
+    for (name, mode) in [("S50crond", 0o755), ("S60telnetd", 0o644), ("rcS", 0o755)] {
+        std::fs::write(scripts.join(name), "").unwrap();
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(scripts.join(name), permissions).unwrap();
+    }
+    let tree = services::collect(&Root::fixture(dir.path()), &facts()).unwrap();
+    let service = |enabled: bool| json!({"enabled": enabled, "running": null});
+    assert_eq!(tree, json!({"crond": service(true), "telnetd": service(false)}));
+}
+
+#[test]
 fn files_of_any_size_are_read_and_trees_of_any_size_are_cut() {
     let dir = tempfile::tempdir().unwrap();
     let status = dir.path().join("var/lib/dpkg");

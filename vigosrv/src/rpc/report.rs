@@ -8,9 +8,6 @@ use common::time::Now;
 use crate::app::{BEHIND_RETRY_MS, CallId, Effect, Pending, Server, fail, put_off};
 use crate::store::{RecordKind, ResultsWrite, StoredRecord, Write};
 
-/// Trait trees in one report.
-const TREES_MAX: usize = 64;
-
 pub(super) fn on_report(server: &mut Server, now: Now, call: CallId, body: &Bytes, out: &mut Vec<Effect>) {
     let Some(uuid) = super::authenticated(server, call, out) else { return };
     if body.len() > limits::REPORT_BYTES_MAX {
@@ -41,7 +38,7 @@ fn checked(uuid: common::ids::Uuid, request: wire::ReportRequest, now: Now) -> R
     if request.records.len() > limits::REPORT_RECORDS_MAX {
         return Err(BadMessage::new("records", "at most 512 records"));
     }
-    if request.traits.len() + request.removed_traits.len() > TREES_MAX {
+    if request.traits.len() + request.removed_traits.len() > limits::REPORT_TREES_MAX {
         return Err(BadMessage::new("traits", "at most 64 trees"));
     }
     let mut records = Vec::with_capacity(request.records.len());
