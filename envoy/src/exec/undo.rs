@@ -29,6 +29,8 @@ const TIMER_MORE_S: u64 = 2;
 const SCRIPT_MS: u64 = 120_000;
 /// Time that a server has to answer before the first change, in milliseconds.
 const BEFORE_MS: u64 = 15_000;
+/// A file that says that something could not be put back: what was kept stays until somebody has looked.
+const FAILED: &str = "failed";
 /// Resources that are remembered as rolled back.
 const REFUSED_MAX: usize = 1_000;
 /// Waits while the run goes on, at most an hour, then for the time asked; then puts back, unless that was settled.
@@ -38,7 +40,7 @@ n=0
 while [ -e armed ] && [ ! -e ended ] && kill -0 "$2" 2>/dev/null && [ "$n" -lt 3600 ]; do sleep 1; n=$((n+1)); done
 n=0
 while [ -e armed ] && [ "$n" -lt "$3" ]; do sleep 1; n=$((n+1)); done
-mv armed undoing 2>/dev/null && /bin/sh ./undo.sh >undo.log 2>&1
+mv armed undoing 2>/dev/null && { /bin/sh ./undo.sh >undo.log 2>&1 || : >failed; }
 mv undoing undone 2>/dev/null
 "#;
 
@@ -264,6 +266,11 @@ pub fn recover(host: &mut Host) -> Vec<String> {
             // Its timer is at work.
             continue;
         }
+        if dir.join(FAILED).exists() {
+            let cure = "put back what is kept there by hand, and remove it";
+            notes.push(format!("not everything that a run changed could be put back: see {}; {cure}", dir.display()));
+            continue;
+        }
         let said = if dir.join("armed").exists() {
             match put_back(host, &dir) {
                 Ok(()) => "an unconfirmed change of a run that did not end was rolled back".to_string(),
@@ -297,7 +304,10 @@ fn put_back(host: &mut Host, dir: &Path) -> Result<(), String> {
             wipe(dir);
             Ok(())
         }
-        ended => Err(format!("{ended:?}: {}; it is in {}", spoken(&done.stderr).trim(), dir.display())),
+        ended => {
+            let _ = write(&dir.join(FAILED), b"");
+            Err(format!("{ended:?}: {}; it is in {}", spoken(&done.stderr).trim(), dir.display()))
+        }
     }
 }
 

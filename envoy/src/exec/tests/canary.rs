@@ -224,6 +224,14 @@ fn plant(more: &[(&'static str, &str)], only_fitting: bool) -> Vec<(&'static Typ
     planted
 }
 
+/// Of everything below a directory.
+fn names(dir: &std::path::Path) -> Vec<String> {
+    let Ok(all) = fs::read_dir(dir) else { return Vec::new() };
+    all.flatten()
+        .flat_map(|entry| [vec![entry.file_name().to_string_lossy().into_owned()], names(&entry.path())].concat())
+        .collect()
+}
+
 struct Mode<'m> {
     ends: &'m str,
     timeout_ms: u64,
@@ -258,10 +266,10 @@ fn check(mode: &Mode<'_>) -> BTreeMap<Outcome, usize> {
         let report = run(&sandbox.input(vec![asked], mode.dry_run));
         *outcomes.entry(report.resources[0].outcome).or_default() += 1;
         leaks.extend(leak_in(&told(&report)).map(|leak| format!("{} `{param}`: {leak}", kind.name)));
-    }
-    // What is kept of a state is in files that only root reads, and named by nobody's secret.
-    if let Ok(all) = fs::read_dir(sandbox.at("/state/undo")) {
-        leaks.extend(all.flatten().filter_map(|entry| leak_in(&entry.file_name().to_string_lossy())));
+        // What is kept of a state is in files that only root reads, and named by nobody's secret. Of a run that could not put
+        // everything back it stays; here all runs have one name.
+        leaks.extend(names(&sandbox.at("/state/undo")).iter().filter_map(|name| leak_in(name)));
+        let _ = fs::remove_dir_all(sandbox.at("/state/undo"));
     }
     let n = leaks.len();
     leaks.dedup_by_key(|leak| leak.split(':').next().map(str::to_string));

@@ -215,6 +215,14 @@ fn one_that_cannot_be_put_back_does_not_keep_the_others() {
     assert!(said.contains("not everything could be put back") && said.contains("it is not to be had"), "{said}");
     assert_eq!(sandbox.read("/d/conf"), "old\n");
     assert!(!sandbox.at("/d/other").exists());
+    // It is told until somebody has looked, and nothing of it is lost meanwhile.
+    for _ in 0..2 {
+        let notes = sandbox.run_all(vec![]).notes;
+        assert!(notes.len() == 1 && notes[0].contains("could be put back: see"), "{notes:?}");
+    }
+    assert_eq!(sandbox.read(&format!("/state/undo/{}/saved-0", Uuid::from_bytes([7; 16]))), "old\n");
+    fs::remove_dir_all(sandbox.at("/state/undo")).unwrap();
+    assert!(sandbox.run_all(vec![]).notes.is_empty());
 }
 
 #[test]
