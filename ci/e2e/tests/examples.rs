@@ -107,6 +107,7 @@ fn the_router_of_the_fleet_example_is_busybox_with_neither_systemd_nor_packages(
     assert!(router.does(&["cat", "/etc/hosts"]).contains("192.168.7.7"));
     let crond = |router: &Router| router.does(&["ps"]).lines().any(|line| line.contains("crond -f"));
     assert!(crond(&router), "{}", router.does(&["ps"]));
+    assert_eq!(router.does(&["vigo-envoy", "traits", "services.crond.enabled"]), "true\n");
     // What somebody breaks is repaired.
     router.does(&["killall", "crond"]);
     // The init of BusyBox takes up to a second to bury it.
