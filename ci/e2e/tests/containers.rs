@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use vigo_e2e::binary;
+use vigo_e2e::{binary, wait_until};
 
 /// Settings of podman: nothing of the host is used, and no limit is asked for that a build machine may not grant.
 const SETTINGS: &str = "[containers]\ndefault_ulimits = [\"nofile=1000:1000\", \"nproc=1000:1000\"]\n[engine]\nruntime = \
@@ -79,15 +79,23 @@ impl Site {
         String::from_utf8(done.stdout).expect("text").trim().to_string()
     }
 
+    /// What `apply` says of a file. Another test may apply something to the same host: then it is tried again.
+    fn applied(&self, file: &Path) -> serde_json::Value {
+        let words = ["apply", file.to_str().expect("text"), "--json"];
+        let done = wait_until("the other apply to end", || {
+            Some(self.inside(&binary("vigo-envoy"), &words)).filter(|done| done.status.code() != Some(75))
+        });
+        serde_json::from_slice(&done.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&done.stderr)))
+    }
+
     /// Applies one `container`; its outcome and message.
     fn apply(&self, params: &str) -> (String, String) {
         let file = self.at("site.vgo");
         let head =
             "name: site\nresources:\n  - name: web\n    type: container\n    container: vigo-web\n    engine: podman\n";
         put(&file, &format!("{head}    network: none\n    pull: never\n    {params}\n"));
-        let done = self.inside(&binary("vigo-envoy"), &["apply", file.to_str().expect("text"), "--json"]);
-        let answer: serde_json::Value = serde_json::from_slice(&done.stdout)
-            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&done.stderr)));
+        let answer = self.applied(&file);
         let found = &answer["resources"][0];
         let text = |key: &str| found[key].as_str().map(str::to_string).unwrap_or_else(|| panic!("{key} in {answer}"));
         (text("outcome"), text("message"))
@@ -161,9 +169,7 @@ fn the_container_host_of_the_fleet_example_converges_and_is_taken_away_again() {
     let file = site.at("containers.vgo");
     let apply = |text: &str| -> serde_json::Value {
         put(&file, text);
-        let done = site.inside(&binary("vigo-envoy"), &["apply", file.to_str().expect("text"), "--json"]);
-        let answer: serde_json::Value = serde_json::from_slice(&done.stdout)
-            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&done.stderr)));
+        let answer = site.applied(&file);
         assert_eq!((&answer["run"]["failed"], &answer["run"]["blocked"]), (&0.into(), &0.into()), "{answer}");
         answer["run"]["changed"].clone()
     };
