@@ -63,7 +63,8 @@ pub fn sign(key: &SigningKey, context: Context, payload: Vec<u8>) -> wire::Signe
 /// Checks the signature, then decodes the raw message.
 pub fn open<M: Message + Default>(key: &PublicKey, context: Context, signed: &wire::Signed) -> Result<M, Refused> {
     key.verify(context, &signed.payload, &signed.signature).map_err(|_| Refused::Signature)?;
-    M::decode(&signed.payload[..]).map_err(|_| Refused::Undecodable)
+    // Fields of bytes are slices of the payload then, not copies.
+    M::decode(signed.payload.clone()).map_err(|_| Refused::Undecodable)
 }
 
 /// Hash that names a bundle: over the payload as signed.

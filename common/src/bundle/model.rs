@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use prost::Message;
 
 use super::{Refused, open, sign};
@@ -122,16 +123,15 @@ impl Bundle {
         if signed.payload.len() > limits::BUNDLE_BYTES_MAX {
             return Err(Refused::TooLarge);
         }
-        let raw: wire::Bundle = open(key, Context::Bundle, signed)?;
-        Bundle::from_wire(raw)
+        Bundle::from_outer(open(key, Context::Bundle, signed)?)
     }
 
     /// Checks payload bytes whose signature is known to be good.
     pub fn decode(payload: &[u8]) -> Result<Bundle, Refused> {
-        Bundle::from_wire(wire::Bundle::decode(payload).map_err(|_| Refused::Undecodable)?)
+        Bundle::from_outer(Outer::decode(Bytes::copy_from_slice(payload)).map_err(|_| Refused::Undecodable)?)
     }
 
-    fn from_wire(raw: wire::Bundle) -> Result<Bundle, Refused> {
+    fn from_outer(raw: Outer) -> Result<Bundle, Refused> {
         if raw.format != BUNDLE_FORMAT {
             return Err(Refused::Format(raw.format));
         }
@@ -142,6 +142,7 @@ impl Bundle {
         let mut names = BTreeSet::new();
         let mut resources = Vec::with_capacity(raw.resources.len());
         for (index, raw) in raw.resources.into_iter().enumerate() {
+            let raw = wire::Resource::decode(raw).map_err(|_| Refused::Undecodable)?;
             let field = |part: &str| format!("resources[{index}].{part}");
             let own = index as u32;
             if raw.name.is_empty() || !names.insert(raw.name.clone()) {
@@ -168,6 +169,26 @@ impl Bundle {
             secrets: raw.secrets,
         })
     }
+}
+
+/// [`wire::Bundle`] with its resources not yet decoded: as messages, all of them together, they would take as much memory as the
+/// bundle that is made of them.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Outer {
+    #[prost(uint32, tag = "1")]
+    format: u32,
+    #[prost(string, tag = "2")]
+    mapping: String,
+    #[prost(btree_map = "string, message", tag = "3")]
+    vars: BTreeMap<String, wire::Value>,
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    resources: Vec<Bytes>,
+    #[prost(message, repeated, tag = "5")]
+    blobs: Vec<wire::BlobRef>,
+    #[prost(string, repeated, tag = "6")]
+    secrets: Vec<String>,
+    #[prost(string, tag = "7")]
+    environment: String,
 }
 
 impl BlobRef {

@@ -7,7 +7,7 @@
 use common::ids::Uuid;
 use common::limits;
 use common::log::Level;
-use common::outcome::Status;
+use common::outcome::{Outcome, Status};
 use common::proto::wire::run_result::Source;
 use common::time::{Mono, Wall};
 use common::units::human_duration;
@@ -18,7 +18,7 @@ use super::converge::{Manner, Phase, Running, last_run};
 use super::core::{Agent, Cx};
 use super::events::{ControlId, ControlReply, ControlRequest, Effect, Notice};
 use super::status::{PolicyDocument, ResourceDocument, RunDocument, SCHEMA, StatusDocument};
-use crate::report::RunReport;
+use crate::report::{ResourceReport, RunReport};
 
 /// `run --once` waits this long for the server, in milliseconds, then runs what is here.
 const ASK_MS: u64 = 20_000;
@@ -40,6 +40,8 @@ pub(super) struct Waiter {
     hurried: bool,
     /// Why the server could not be asked.
     server: String,
+    /// Wants to be told of every resource.
+    all: bool,
 }
 
 #[derive(Debug)]
@@ -85,15 +87,15 @@ impl Agent {
             ControlRequest::RunOnce { .. } if self.waiters.len() >= WAITERS_MAX => {
                 ControlReply::Refused("too many wait for a run already: try again".into())
             }
-            ControlRequest::RunOnce { dry_run, offline, diff } => {
+            ControlRequest::RunOnce { dry_run, offline, diff, all } => {
                 let manner = Manner { dry_run, diff };
-                return self.wait_for_run(id, manner, offline, cx);
+                return self.wait_for_run((id, all), manner, offline, cx);
             }
         };
         cx.out.push(Effect::ControlReply { id, reply });
     }
 
-    fn wait_for_run(&mut self, id: ControlId, manner: Manner, offline: bool, cx: &mut Cx<'_>) {
+    fn wait_for_run(&mut self, (id, all): (ControlId, bool), manner: Manner, offline: bool, cx: &mut Cx<'_>) {
         let until = cx.now.mono + ASK_MS;
         let phase = if offline {
             WaitPhase::Turn
@@ -104,7 +106,7 @@ impl Agent {
         if let Contact::Up(up) = &mut self.contact {
             up.check_now |= !offline;
         }
-        self.waiters.push(Waiter { id, manner, offline, phase, hurried: false, server: String::new() });
+        self.waiters.push(Waiter { id, manner, offline, phase, hurried: false, server: String::new(), all });
         // Whoever only waits for a turn is served by the run that starts in this very step.
         self.settle_control(cx);
     }
@@ -199,12 +201,12 @@ impl Agent {
         if !self.waiters.iter().any(mine) {
             return;
         }
-        let document = run_document(report, running, status);
         self.waiters.retain_mut(|waiter| {
             if !mine(waiter) {
                 return true;
             }
-            let document = Box::new(RunDocument { server: waiter.server.clone(), ..document.clone() });
+            let document = run_document(report, running, status, waiter.all);
+            let document = Box::new(RunDocument { server: waiter.server.clone(), ..document });
             if running.manner.dry_run {
                 cx.out.push(Effect::ControlReply { id: waiter.id, reply: ControlReply::Ran(document) });
                 return false;
@@ -221,12 +223,18 @@ impl Agent {
         }
         let (one_shot, until) = (self.mode == Mode::OneShot, cx.now.mono + DELIVER_MS);
         self.waiters.retain_mut(|waiter| {
-            let WaitPhase::Stored(document) = &waiter.phase else { return true };
+            let document = match std::mem::replace(&mut waiter.phase, WaitPhase::Turn) {
+                WaitPhase::Stored(document) => document,
+                other => {
+                    waiter.phase = other;
+                    return true;
+                }
+            };
             if one_shot && !waiter.offline && waiter.server.is_empty() {
-                waiter.phase = WaitPhase::Delivered(document.clone(), until);
+                waiter.phase = WaitPhase::Delivered(document, until);
                 return true;
             }
-            cx.out.push(Effect::ControlReply { id: waiter.id, reply: ControlReply::Ran(document.clone()) });
+            cx.out.push(Effect::ControlReply { id: waiter.id, reply: ControlReply::Ran(document) });
             false
         });
     }
@@ -350,8 +358,17 @@ impl Agent {
     }
 }
 
-fn run_document(report: &RunReport, running: &Running, status: Status) -> RunDocument {
-    let resources = report.resources.iter().map(|resource| ResourceDocument {
+fn run_document(report: &RunReport, running: &Running, status: Status, all: bool) -> RunDocument {
+    // Skipped by its own `when` is as wished, and has nothing to say.
+    let told = |resource: &&ResourceReport| {
+        let as_wished = match resource.outcome {
+            Outcome::Ok => true,
+            Outcome::Skipped => resource.message.is_empty(),
+            Outcome::Changed | Outcome::Failed | Outcome::Blocked => false,
+        };
+        all || !as_wished
+    };
+    let resources = report.resources.iter().filter(told).map(|resource| ResourceDocument {
         name: resource.name.clone(),
         r#type: resource.kind.clone(),
         outcome: resource.outcome.name().into(),

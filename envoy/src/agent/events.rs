@@ -383,6 +383,8 @@ pub enum ControlRequest {
         offline: bool,
         /// Make diffs.
         diff: bool,
+        /// Tell of every resource.
+        all: bool,
     },
 }
 

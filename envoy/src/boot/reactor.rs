@@ -280,7 +280,9 @@ impl Reactor {
             let request = match request {
                 Request::Status => ControlRequest::Status,
                 Request::Queue => ControlRequest::Queue,
-                Request::RunOnce { dry_run, offline, diff } => ControlRequest::RunOnce { dry_run, offline, diff },
+                Request::RunOnce { dry_run, offline, diff, all } => {
+                    ControlRequest::RunOnce { dry_run, offline, diff, all }
+                }
                 Request::Verify => {
                     self.verifier.ask(waiting);
                     continue;

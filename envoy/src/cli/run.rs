@@ -39,15 +39,17 @@ pub(super) fn run(verb: &Run, setup: &Setup, common: &Common) -> Result<Exit, Fa
     if !verb.once {
         return Err(Failure::usage("say --once for one run, or use `vigo-envoy daemon`"));
     }
-    let (dry_run, offline, diff) = (verb.dry_run, verb.offline, verb.diff);
-    let document = match ask(&setup.config.state_dir, &Request::RunOnce { dry_run, offline, diff }, PATIENCE) {
+    let (dry_run, offline, diff, all) = (verb.dry_run, verb.offline, verb.diff, common.json());
+    let document = match ask(&setup.config.state_dir, &Request::RunOnce { dry_run, offline, diff, all }, PATIENCE) {
         Ok(value) => serde_json::from_value(value)
             .map_err(|error| Failure::failed(format!("the daemon's answer is not a run: {error}")))?,
-        Err(ControlError::NotRunning) => match boot::once(setup, ControlRequest::RunOnce { dry_run, offline, diff })? {
-            ControlReply::Ran(document) => *document,
-            ControlReply::Refused(why) => return Err(Failure::failed(why)),
-            ControlReply::Status(_) | ControlReply::Queue(_) => return Err(Failure::failed("no run took place")),
-        },
+        Err(ControlError::NotRunning) => {
+            match boot::once(setup, ControlRequest::RunOnce { dry_run, offline, diff, all })? {
+                ControlReply::Ran(document) => *document,
+                ControlReply::Refused(why) => return Err(Failure::failed(why)),
+                ControlReply::Status(_) | ControlReply::Queue(_) => return Err(Failure::failed("no run took place")),
+            }
+        }
         Err(error) => return Err(refused(&error)),
     };
     show(&document, common, diff)?;

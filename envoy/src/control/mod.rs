@@ -34,6 +34,9 @@ pub enum Request {
         offline: bool,
         /// Show diffs.
         diff: bool,
+        /// Tell of every resource, not only of those that there is something to say about: thousands of them.
+        #[serde(default)]
+        all: bool,
     },
 }
 

@@ -2,6 +2,7 @@
 //! agent itself. One per run.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
@@ -51,7 +52,9 @@ pub struct Host {
     clock: Clock,
     stop: Arc<StopFlag>,
     blobs: Arc<dyn Blobs>,
-    protected: Vec<PathBuf>,
+    /// The agent's own files, as configured; and where they really are, looked up when something is about to be changed.
+    own: Vec<PathBuf>,
+    real_own: OnceCell<Vec<PathBuf>>,
     notes: Vec<String>,
     /// Directories in which names have changed.
     unsynced: Unsynced,
@@ -108,18 +111,18 @@ impl Host {
     pub fn try_new(input: &RunInput) -> Result<Host, Fault> {
         let root = Root::try_new(input.sysroot.as_deref())?;
         let protected = if input.allow_self { &[][..] } else { &input.protected };
-        let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
         Ok(Host {
             root,
             buffer: vec![0; 64 << 10],
             accounts: None,
             privileged: nix::unistd::geteuid().is_root(),
-            sysroot: input.sysroot.as_ref().map(real),
+            sysroot: input.sysroot.as_deref().map(real_or_same),
             run_id: input.order.run_id,
             clock: input.clock.clone(),
             stop: Arc::clone(&input.stop),
             blobs: Arc::clone(&input.blobs),
-            protected: protected.iter().map(real).collect(),
+            own: protected.to_vec(),
+            real_own: OnceCell::new(),
             notes: Vec::new(),
             unsynced: Unsynced::default(),
             bundle: Arc::clone(&input.order.bundle),
@@ -309,9 +312,13 @@ impl Host {
         }
     }
 
+    fn protected(&self) -> &[PathBuf] {
+        self.real_own.get_or_init(|| self.own.iter().map(|path| real_or_same(path)).collect())
+    }
+
     /// Refuses what would harm the agent itself.
     pub fn spare_self(&mut self, path: &str, reach: Reach) -> Result<(), Fault> {
-        if self.protected.is_empty() {
+        if self.own.is_empty() {
             return Ok(());
         }
         let Some(place) = self.locate(path)? else { return Ok(()) };
@@ -320,7 +327,10 @@ impl Host {
             self.root.path().join(parent.trim_start_matches('/'))
         });
         let real = base.join(place.name);
-        match self.protected.iter().find(|own| real.starts_with(own) || reach == Reach::Tree && own.starts_with(&real))
+        match self
+            .protected()
+            .iter()
+            .find(|own| real.starts_with(own) || reach == Reach::Tree && own.starts_with(&real))
         {
             Some(own) => Err(refuse_self(own)),
             None => Ok(()),
@@ -352,7 +362,7 @@ impl Host {
             "erase",
             "uninstall",
         ];
-        if self.protected.is_empty() {
+        if self.own.is_empty() {
             return Ok(());
         }
         let words =
@@ -360,7 +370,7 @@ impl Host {
         let name = |word: &str| word.rsplit('/').next().unwrap_or(word).to_string();
         let is_own = |word: &str| {
             let agent = matches!(name(word).as_str(), "vigo-envoy" | "vigo-envoy.service");
-            agent || self.protected.iter().any(|own| Path::new(word).starts_with(own))
+            agent || self.protected().iter().any(|own| Path::new(word).starts_with(own))
         };
         let harms = words().any(|word| HARMFUL.contains(&name(word).as_str())) || command.contains('>');
         match words().find(|word| is_own(word)) {
@@ -372,7 +382,7 @@ impl Host {
     /// Refuses what would stop the agent, for a resource that acts on a service or a package of this name.
     pub fn spare_agent(&self, name: &str) -> Result<(), Fault> {
         let own = matches!(name, "vigo-envoy" | "vigo-envoy.service");
-        if own && !self.protected.is_empty() { Err(refuse_self(Path::new(name))) } else { Ok(()) }
+        if own && !self.own.is_empty() { Err(refuse_self(Path::new(name))) } else { Ok(()) }
     }
 
     /// A file of the policy, opened, not yet compared with its hash.
@@ -487,6 +497,11 @@ impl Host {
             self.notes.push(text.to_string());
         }
     }
+}
+
+/// A path without links; as it is where there is nothing.
+fn real_or_same(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
 fn refuse_self(own: &Path) -> Fault {

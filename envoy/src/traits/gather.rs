@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use common::limits::COLLECTOR_TIMEOUT_MS;
@@ -28,7 +28,7 @@ pub struct Gatherer {
     runs: u32,
     last: BTreeMap<String, Arc<Value>>,
     /// Threads that were left behind, by the collector that they are stuck in.
-    stuck: BTreeMap<&'static str, Receiver<Answer>>,
+    stuck: BTreeMap<&'static str, Receiver<()>>,
     collectors: fn(Which) -> Vec<Collector>,
     programs: Option<Programs>,
 }
@@ -104,46 +104,72 @@ impl Gatherer {
         back
     }
 
-    /// Runs collectors one after the other until one is late; returns those behind it.
+    /// Runs collectors one after the other until one is late; returns those behind it. Normally there is one answer, at the end: to
+    /// wake this thread after each would cost more than most of them.
     fn gather_some(&mut self, due: Vec<Collector>, facts: &Facts, warnings: &mut Vec<String>) -> Vec<Collector> {
-        let (sender, answers) = sync_channel::<Answer>(due.len());
+        let (sender, answers) = sync_channel::<()>(1);
         let (root, facts, work) = (self.root.clone(), facts.clone(), due.clone());
+        let done = Arc::new(Mutex::new(Done::default()));
+        let out = Arc::clone(&done);
         let thread = std::thread::Builder::new().name("traits".into()).spawn(move || {
             for collector in work {
                 let (tree, warning) = collector.run(&root, &facts);
+                let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
                 // After a late answer nobody listens, and the others are done by another thread.
-                if sender.send((collector.tree.name, tree, warning)).is_err() {
-                    return;
+                if out.left {
+                    break;
                 }
+                out.answers.push((collector.tree.name, tree, warning));
             }
+            let _ = sender.send(());
         });
         if let Err(error) = thread {
             warnings.push(format!("traits: no thread to gather them: {error}"));
             return Vec::new();
         }
-        for (n, collector) in due.iter().enumerate() {
-            match answers.recv_timeout(self.timeout) {
-                Ok((name, tree, warning)) => {
-                    warnings.extend(warning);
-                    // One that is as it was stays the same in memory: nobody has to look for differences.
-                    let changed = tree.filter(|tree| self.last.get(name).is_none_or(|last| **last != *tree));
-                    self.last.extend(changed.map(|tree| (name.to_string(), Arc::new(tree))));
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    let name = collector.tree.name;
-                    let limit = common::units::human_duration(self.timeout.as_millis() as u64);
-                    warnings.push(format!("trait collector `{name}` took more than {limit}"));
-                    self.stuck.insert(name, answers);
-                    return due[n + 1..].to_vec();
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    warnings.push(format!("trait collector `{}` ended without an answer", collector.tree.name));
-                    return due[n + 1..].to_vec();
-                }
+        let (mut n_seen, mut n_waits) = (0, 0);
+        let (late, came) = loop {
+            // Looked at in pieces of the time limit, so that the one that is late is late by little.
+            let heard = answers.recv_timeout(self.timeout / LOOKS);
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            let n = done.answers.len();
+            n_waits = if n > n_seen { 0 } else { n_waits + 1 };
+            n_seen = n;
+            let waits = heard == Err(RecvTimeoutError::Timeout);
+            if !waits || n_waits >= LOOKS {
+                done.left = true;
+                break (waits, std::mem::take(&mut done.answers));
             }
+        };
+        let n = came.len();
+        for (name, tree, warning) in came {
+            warnings.extend(warning);
+            // One that is as it was stays the same in memory: nobody has to look for differences.
+            let changed = tree.filter(|tree| self.last.get(name).is_none_or(|last| **last != *tree));
+            self.last.extend(changed.map(|tree| (name.to_string(), Arc::new(tree))));
         }
-        Vec::new()
+        let Some(next) = due.get(n) else { return Vec::new() };
+        let name = next.tree.name;
+        if late {
+            let limit = common::units::human_duration(self.timeout.as_millis() as u64);
+            warnings.push(format!("trait collector `{name}` took more than {limit}"));
+            self.stuck.insert(name, answers);
+        } else {
+            warnings.push(format!("trait collector `{name}` ended without an answer"));
+        }
+        due[n + 1..].to_vec()
     }
+}
+
+/// How often the collectors are looked at within their time limit.
+const LOOKS: u32 = 8;
+
+/// What a thread of collectors has done.
+#[derive(Debug, Default)]
+struct Done {
+    answers: Vec<Answer>,
+    /// Nobody waits for more.
+    left: bool,
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl Station {
     /// A run now, from the policy at hand.
     pub fn run(&mut self) -> Result<Ran, String> {
         let from = Instant::now();
-        let document = self.ask(&Request::RunOnce { dry_run: false, offline: true, diff: false });
+        let document = self.ask(&Request::RunOnce { dry_run: false, offline: true, diff: false, all: false });
         let wall = from.elapsed();
         let run = &document["run"];
         if run["failed"] != 0 || run["blocked"] != 0 || run["error"] != "" {

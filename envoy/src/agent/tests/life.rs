@@ -298,13 +298,13 @@ fn relapse_and_divergence_come_from_history() {
 fn run_once_asks_the_server_runs_and_answers_when_stored() {
     let mut world = settled(11);
     world.server().publish(2, &["web.motd", "web.new"]);
-    world.control(1, ControlRequest::RunOnce { dry_run: false, offline: false, diff: false });
+    world.control(1, ControlRequest::RunOnce { dry_run: false, offline: false, diff: false, all: true });
     world.run_for(1_000);
     let Some((1, ControlReply::Ran(document))) = world.replies.pop() else { panic!("{:?}", world.replies) };
     assert_eq!((document.serial, document.resources.len(), &document.server[..]), (2, 2, ""));
     world.take_down("one:1530");
     world.run_for(100);
-    world.control(2, ControlRequest::RunOnce { dry_run: true, offline: false, diff: true });
+    world.control(2, ControlRequest::RunOnce { dry_run: true, offline: false, diff: true, all: true });
     world.run_for(30_000);
     let Some((2, ControlReply::Ran(document))) = world.replies.pop() else { panic!("{:?}", world.replies) };
     assert!(document.dry_run && document.server.contains("refused"), "{}", document.server);
@@ -321,7 +321,7 @@ fn one_shot_runs_new_policy_delivers_and_a_dry_run_keeps_nothing() {
         world.outcomes.insert("a.b".into(), Outcome::Changed);
         world.run_for(100_000);
         assert!(world.connects.is_empty() && world.finished.is_empty(), "it waits to be asked");
-        world.control(1, ControlRequest::RunOnce { dry_run, offline: false, diff: false });
+        world.control(1, ControlRequest::RunOnce { dry_run, offline: false, diff: false, all: true });
         world.run_for(5_000);
         let Some((1, ControlReply::Ran(document))) = world.replies.pop() else { panic!("{:#?}", world.log) };
         assert_eq!((document.serial, document.run.changed), (3, 1));
