@@ -170,7 +170,8 @@ pub fn refresh_if_older(
     }
     let fresh = match manager.lists() {
         Some(lists) => age_ms(host, lists)?.is_some_and(|age| age <= age_max_ms),
-        None => true,
+        // It knows the age of its lists by itself, but not that nothing less than new ones will do.
+        None => age_max_ms > 0,
     };
     if fresh && !host.packages.stale { Ok(()) } else { refresh(host, manager, deadline) }
 }
