@@ -168,11 +168,18 @@ impl Fleet {
                 (self.proxy.connections() * 4 > self.envoys.len() * 3).then_some(())
             });
         }
-        self.proxy.arm(REPORT_BYTES);
-        let caught = wait_until("a report in flight", || {
-            self.check_drifts();
-            self.proxy.caught(Duration::from_millis(20))
-        });
+        let caught = loop {
+            self.proxy.arm(REPORT_BYTES);
+            let caught = wait_until("a report in flight", || {
+                self.check_drifts();
+                self.proxy.caught(Duration::from_millis(20))
+            });
+            if self.has_records(caught.agent) {
+                break caught;
+            }
+            // It has traits alone.
+            self.proxy.release();
+        };
         match round % 3 {
             // Before it is read, as a rule; after a while; when it is answered, with the answer held back.
             0 => {}
@@ -192,11 +199,21 @@ impl Fleet {
         committed
     }
 
-    /// The agent at this address waits for an acknowledgement; returns whether the database has more than it was told.
-    fn is_unacknowledged(&self, agent: SocketAddr, answered: bool) -> bool {
+    fn has_records(&self, agent: SocketAddr) -> bool {
+        let (_, queue) = self.queue_of(agent);
+        (0..2).any(|i| queue["lanes"][i]["records"].as_u64() > Some(0))
+    }
+
+    /// Which agent is at this address, and its queue.
+    fn queue_of(&self, agent: SocketAddr) -> (usize, serde_json::Value) {
         let at = self.envoys.iter().position(|envoy| owns_socket(envoy.id(), agent));
         let at = at.expect("the report came from an agent of the fleet");
-        let queue = self.envoys[at].ask(&["queue"]);
+        (at, self.envoys[at].ask(&["queue"]))
+    }
+
+    /// The agent at this address waits for an acknowledgement; returns whether the database has more than it was told.
+    fn is_unacknowledged(&self, agent: SocketAddr, answered: bool) -> bool {
+        let (at, queue) = self.queue_of(agent);
         let lane = |i: usize, key: &str| queue["lanes"][i][key].as_u64().expect("a number");
         let stored = watermarks(&self.server.root, &self.names[at]);
         let committed = (0..2).any(|i| stored[i] > lane(i, "acknowledged"));
