@@ -179,10 +179,11 @@ fn note(host: &mut Host, undo: &Undo, kept: &mut Kept, back: &Back) -> io::Resul
             let beside = quoted(&PathBuf::from(format!("{}.vigo-undo-{}", real.display(), host.run_id())));
             let name = quoted(&real);
             let line = match copy(&real, &kept.dir.join(&saved)) {
-                // Nobody else reads it before it is theirs again. Without the right to give it away it is ours already.
+                // It becomes theirs again in our own directory: in theirs it could be exchanged for a link before it is given away.
+                // Without the right to give it away it is ours already.
                 Ok((uid, gid, mode)) => format!(
-                    "rm -f {beside} && cp {saved} {beside} && {{ chown {uid}:{gid} {beside} 2>/dev/null || :; }} && chmod {mode:o} \
-                     {beside} && mv -f {beside} {name}"
+                    "{{ chown {uid}:{gid} {saved} 2>/dev/null || :; }} && chmod {mode:o} {saved} && rm -f {beside} && \
+                     cp -p {saved} {beside} && mv -f {beside} {name}"
                 ),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => format!("rm -f {name}"),
                 Err(error) => return Err(error),

@@ -79,11 +79,34 @@ fn build() -> Option<Hash32> {
 fn write(path: &Path, bytes: &[u8], owner: Option<Owner>) -> Option<()> {
     let new = path.with_extension(format!("new-{}", std::process::id()));
     make_dir(path.parent()?, 0o700, owner).ok()?;
-    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
+    // Of a process of that number that died. Never written through: the directory is the server's user's, who may have put a
+    // link there for root to follow.
+    let _ = fs::remove_file(&new);
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
     let written = written.and_then(|mut file| file.write_all(bytes)).ok();
     let given = written.and_then(|()| hand_over(&new, owner).ok());
     if given.and_then(|()| fs::rename(&new, path).ok()).is_none() {
         let _ = fs::remove_file(&new);
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_through_a_link_that_somebody_put_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("run/policy.x.memory"), dir.path().join("other"));
+        fs::create_dir(dir.path().join("run")).unwrap();
+        fs::write(&other, "kept").unwrap();
+        for planted in [path.with_extension(format!("new-{}", std::process::id())), path.clone()] {
+            std::os::unix::fs::symlink(&other, &planted).unwrap();
+            write(&path, b"memory", None);
+            assert_eq!(fs::read(&path).unwrap(), b"memory");
+            assert_eq!(fs::read(&other).unwrap(), b"kept");
+            fs::remove_file(&path).unwrap();
+        }
+    }
 }
