@@ -219,6 +219,17 @@ pub const WAL_CHECKPOINT_BYTES: u64 = 32 << 20;
 /// Server: a WAL that grew to this (a reader holds it) is truncated, waiting for readers, in bytes.
 pub const WAL_EMERGENCY_BYTES: u64 = 1 << 30;
 
+/// Archive: members.
+pub const BACKUP_MEMBERS_MAX: usize = 1_000_000;
+/// Archive: bytes of the path of a member, and of the target of a link.
+pub const BACKUP_PATH_BYTES_MAX: usize = 1_024;
+/// Archive: bytes of the manifest.
+pub const BACKUP_MANIFEST_BYTES_MAX: u64 = 256 << 20;
+/// Archive: folders within folders.
+pub const BACKUP_DEPTH_MAX: usize = 64;
+/// Archive: bytes of a password.
+pub const BACKUP_PASSWORD_BYTES_MAX: u64 = 1_024;
+
 /// Server: writes that wait for the writer thread.
 pub const WRITER_QUEUE_MAX: usize = 16_384;
 /// Server: memory of the writes that wait, in bytes.

@@ -109,6 +109,7 @@ impl Site {
             snapshot,
             compiled: self.live.clone(),
             restored: self.restored.take(),
+            outbid_ms: 0,
             rng: Box::new(SplitMix64(seed)),
             vault: Arc::default(),
             changed_secrets: Vec::new(),

@@ -106,7 +106,9 @@ const SERVER: Crate = Crate {
         // takes a turn of the loop that answers check-ins.
         row("api", Kind::Shell, &["app", "fleet", "policy", "publish!", "secrets!", "sys", "store!"]),
         row("secrets", Kind::Shell, &["sys"]),
-        row("backup", Kind::Shell, &["sys"]),
+        // An archive is of everything: where it is (config), whether the certificate fits this host (keys), whether the secrets open,
+        // which schema is known (store).
+        row("backup", Kind::Shell, &["config!", "keys!", "secrets!", "store!", "sys"]),
         row("license", Kind::Shell, &["sys"]),
         row("cli", Kind::Top, &[]),
         row("quickstart", Kind::Top, &[]),

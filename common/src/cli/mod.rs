@@ -9,6 +9,7 @@ mod confirm;
 mod exit;
 mod hidden;
 mod output;
+mod progress;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ pub use confirm::confirm;
 pub use exit::{Exit, Failure};
 pub use hidden::ask_hidden;
 pub use output::{Style, Table, color_wanted, json_document, one_line, paint, print};
+pub use progress::Progress;
 
 /// A binary.
 #[derive(Clone, Copy, Debug)]

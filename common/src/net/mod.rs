@@ -8,6 +8,7 @@
 mod client;
 mod grpc;
 mod io;
+mod line;
 mod pin;
 mod server;
 mod ticket;
@@ -19,6 +20,7 @@ use std::io::ErrorKind;
 pub use client::{CallError, Client, ClientEvent, ClientOptions, Identity};
 pub use grpc::{Frames, Status, check_request, frame, fuzz_frames, head, trailers, unframe};
 pub use io::{Driven, TURN_BYTES_MAX, TlsStream};
+pub use line::{Line, LineClock};
 pub use pin::{Pins, Untrusted};
 pub use server::{H2Limits, H2Server, ServerEvent};
 pub use ticket::Tickets;

@@ -1,24 +1,17 @@
 //! `vigo-envoy enroll`: creates the identity, asks the server for a name in its fleet, and pins whom to trust. Blocking: it has
 //! nothing else to do. Nothing is saved before the server's answer was checked whole.
 
-use std::net::ToSocketAddrs;
-use std::sync::Arc;
-use std::time::Duration;
-
 use common::cli::{Exit, Failure, VERSION, build_ms};
 use common::crypto::{
     Context, PublicKey, Side, auth_transcript, enroll_transcript, hello_hash, server_id, sha256, trust_hash,
 };
 use common::ids::{Hash32, Uuid, is_hostname};
 use common::limits;
-use common::net::{
-    CallError, Client, ClientEvent, ClientOptions, Driven, Identity, Pins as CaPins, TlsClock, client_config,
-};
+use common::net::{CallError, Line, LineClock, Pins as CaPins};
 use common::proto::{Code, Message, method, wire};
 use common::rng::SystemRng;
 use common::sys::Clock;
 use common::time::Wall;
-use mio::{Events, Poll, Token};
 
 use crate::agent::hello_request;
 use crate::agent::pins::{PinnedServer, Pins};
@@ -59,9 +52,10 @@ pub fn enroll(dir: &IdentityDir, wanted: &Enroll, clock: &Clock) -> Result<(Enro
         return Err(Failure::usage(format!("`{}` is not a host name", wanted.hostname)).hint("use --hostname NAME"));
     }
     let keys = dir.keys(&mut SystemRng::default())?;
-    let mut line = Line::open(&wanted.server, clock)?;
+    let mut line = open_line(&wanted.server, clock)?;
     let hello = hello_request(VERSION).encode_to_vec();
-    let reply = wire::HelloReply::decode(&line.call(method::HELLO, &hello)?[..]).map_err(|_| nonsense("Hello"))?;
+    let reply =
+        wire::HelloReply::decode(&call(&mut line, method::HELLO, &hello)?[..]).map_err(|_| nonsense("Hello"))?;
     let body = wire::HelloBody::decode(&reply.body[..]).map_err(|_| nonsense("Hello"))?;
     let identity = checked_identity(&reply, &body, &hello, &line.identity.exporter)?;
     let policy = PublicKey::try_from_slice(&body.policy_key).map_err(|_| nonsense("Hello"))?;
@@ -73,7 +67,7 @@ pub fn enroll(dir: &IdentityDir, wanted: &Enroll, clock: &Clock) -> Result<(Enro
 
     let hash = hello_hash(&hello, &reply.body);
     let request = enroll_request(wanted, &keys, &identity, &hash);
-    let answer = line.call(method::ENROLL, &request.encode_to_vec())?;
+    let answer = call(&mut line, method::ENROLL, &request.encode_to_vec())?;
     let answer = wire::EnrollReply::decode(&answer[..]).map_err(|_| nonsense("Enroll"))?;
     let enrollment = checked_enrollment(answer.clone(), identity, policy, ca_hash, &line, &wanted.server)?;
     dir.save(&enrollment)?;
@@ -139,7 +133,7 @@ fn checked_enrollment(
     let ca = CaPins::from_pem(&answer.ca_pem).map_err(|_| nonsense("Enroll"))?;
     // The CA that the server hands out must be the one that it named, and the one that its own certificate chains to.
     let der_hash = pem_hash(&answer.ca_pem);
-    if der_hash != Some(ca_hash) || ca.check(&line.identity.chain, line.trust_time).is_err() {
+    if der_hash != Some(ca_hash) || ca.check(&line.identity.chain, trust_time()).is_err() {
         return Err(distrust("its certificate does not chain to the CA that it names"));
     }
     if answer.policy_key != policy.as_bytes() {
@@ -185,97 +179,26 @@ fn distrust(why: &str) -> Failure {
         .hint("somebody may be in between; nothing was saved")
 }
 
-/// A blocking connection.
-struct Line {
-    poll: Poll,
-    client: Client,
-    clock: Clock,
-    identity: Identity,
-    trust_time: Wall,
+/// A connection to the server that was named, believed by nobody yet.
+fn open_line(server: &str, clock: &Clock) -> Result<Line, Failure> {
+    let (host, port) = crate::link::split(server)
+        .ok_or_else(|| Failure::usage(format!("`{server}` is not a server address")).hint("write HOST or HOST:PORT"))?;
+    let (of_now, of_real) = (clock.clone(), clock.clone());
+    let clock = LineClock { now: Box::new(move || of_now.now()), real: Box::new(move |ms| of_real.real(ms)) };
+    Line::open(host, port, trust_time(), clock)
+        .map_err(|why| Failure::new(Exit::Unreachable, why).hint("is it running, and is its port open?"))
 }
 
-const TOKEN: Token = Token(0);
-
-impl Line {
-    fn open(server: &str, clock: &Clock) -> Result<Line, Failure> {
-        let unreachable =
-            |what: String| Failure::new(Exit::Unreachable, what).hint("is it running, and is its port open?");
-        let (host, port) = crate::link::split(server).ok_or_else(|| {
-            Failure::usage(format!("`{server}` is not a server address")).hint("write HOST or HOST:PORT")
-        })?;
-        let addresses = (host, port).to_socket_addrs().map_err(|error| unreachable(format!("{server}: {error}")))?;
-        let clock_of_tls = Arc::new(TlsClock::default());
-        clock_of_tls.set(clock.now().wall);
-        let tls = client_config(&[b"h2"], 1, clock_of_tls).map_err(|error| Failure::failed(error.to_string()))?;
-        let trust_time = Wall(build_ms() as i64);
-        let mut last = format!("{server} has no address");
-        for address in addresses {
-            let options = ClientOptions {
-                tls: tls.clone(),
-                pins: Arc::new(CaPins::default()),
-                trust_time,
-                message_bytes_max: limits::MESSAGE_BYTES_MAX,
-            };
-            match connect(address, host, options, clock) {
-                Ok((poll, client, identity)) => {
-                    return Ok(Line { poll, client, clock: clock.clone(), identity: *identity, trust_time });
-                }
-                Err(reason) => last = format!("{server} ({address}): {reason}"),
-            }
-        }
-        Err(unreachable(last))
-    }
-
-    fn call(&mut self, path: &'static str, message: &[u8]) -> Result<bytes::Bytes, Failure> {
-        let lost = |why: String| Failure::new(Exit::Unreachable, format!("the server gave no answer: {why}"));
-        let deadline = self.clock.now().mono + limits::CALL_TIMEOUT_MS;
-        self.client.call(path, message, deadline).map_err(|error| lost(error.to_string()))?;
-        loop {
-            for event in turn(&mut self.poll, &mut self.client, &self.clock).map_err(lost)? {
-                if let ClientEvent::Reply { result, .. } = event {
-                    return result.map_err(refused);
-                }
-            }
-        }
-    }
+/// The build date: certificates that ended before it are over, whatever the clock of this host says.
+fn trust_time() -> Wall {
+    Wall(build_ms() as i64)
 }
 
-fn connect(
-    address: std::net::SocketAddr,
-    host: &str,
-    options: ClientOptions,
-    clock: &Clock,
-) -> Result<(Poll, Client, Box<Identity>), String> {
-    let mut poll = Poll::new().map_err(|error| error.to_string())?;
-    let mut client = Client::connect(address, host, options, clock.now().mono, limits::CONNECT_TIMEOUT_MS)
-        .map_err(|error| error.to_string())?;
-    client.register(poll.registry(), TOKEN).map_err(|error| error.to_string())?;
-    loop {
-        for event in turn(&mut poll, &mut client, clock)? {
-            if let ClientEvent::Connected(identity) = event {
-                return Ok((poll, client, identity));
-            }
-        }
-    }
-}
-
-/// One wait and one drive.
-fn turn(poll: &mut Poll, client: &mut Client, clock: &Clock) -> Result<Vec<ClientEvent>, String> {
-    let mut events = Vec::new();
-    let now = clock.now().mono;
-    let driven = client.drive(now, &mut events).map_err(|error| error.to_string())?;
-    if events.is_empty() {
-        let wait = match (driven, client.next_deadline()) {
-            (Driven::WantsTurn, _) => Duration::ZERO,
-            (Driven::Idle, deadline) => clock.real(deadline.map_or(1_000, |at| at.since(now)).max(1)),
-        };
-        let mut ready = Events::with_capacity(4);
-        match poll.poll(&mut ready, Some(wait)) {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.to_string()),
-            _ => ready.iter().for_each(|event| client.on_event(event)),
-        }
-    }
-    Ok(events)
+fn call(line: &mut Line, path: &'static str, message: &[u8]) -> Result<bytes::Bytes, Failure> {
+    line.call(path, message).map_err(|error| match error {
+        CallError::Status(_) => refused(error),
+        other => Failure::new(Exit::Unreachable, format!("the server gave no answer: {other}")),
+    })
 }
 
 fn refused(error: CallError) -> Failure {

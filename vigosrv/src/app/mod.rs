@@ -57,6 +57,8 @@ pub struct ServerInit {
     pub compiled: Option<Arc<Compiled>>,
     /// The database was restored (marker, continuity file): raise the epoch, and outbid higher ones for a while.
     pub restored: Option<String>,
+    /// An earlier start has raised the epoch after a restore: outbid higher ones for so long, in milliseconds.
+    pub outbid_ms: u64,
     /// Entropy.
     pub rng: Box<dyn Rng + Send>,
     /// What it may give to its envoys.
@@ -124,6 +126,9 @@ impl Server {
             draining: false,
             settings: init.settings,
         };
+        if init.outbid_ms > 0 {
+            server.restore.until = init.now.mono + init.outbid_ms;
+        }
         if let Some(reason) = init.restored {
             restore::begin(&mut server, init.now, reason, out);
         }

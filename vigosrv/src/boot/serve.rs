@@ -24,6 +24,7 @@ use super::backend::{Behind, Live, Reach, Waiting};
 use super::jobs::Jobs;
 use crate::api::{Context, Trust};
 use crate::app::{Event, Server, ServerInit, Settings};
+use crate::backup::{self, Restored};
 use crate::config::{Running, ServerConfig, lock_root};
 use crate::keys::{Keys, Surroundings, TicketKeys, renew_leaf, ticket_keys_path};
 use crate::net::{
@@ -78,8 +79,13 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
             "the last shutdown was not clean: what the server starts from is whole, the history is being checked";
         notes.push(note.to_string());
     }
-    let restored =
-        opened.restored.then(|| "this database is older than its continuity file: it was restored".to_string());
+    let marked = backup::at_start(&config.database, snapshot.state.version.epoch, config.interval_ms, now.wall);
+    let marked = marked.map_err(|error| Failure::failed(error.to_string()))?;
+    let outbid_ms = if let Some(Restored::Outbid(left)) = marked { left } else { 0 };
+    let restored = match marked {
+        Some(Restored::Raise(reason)) => Some(reason),
+        _ => opened.restored.then(|| "this database is older than its continuity file: it was restored".to_string()),
+    };
     notes.extend(restored.clone());
     notes.iter().for_each(|note| say(Level::Warn, note));
     let compiled = match publish::load_live(&config.root) {
@@ -105,8 +111,11 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
     let tls = Tls { tickets: Arc::new(Tickets::new(&pairs(&ticket_keys))), clock: Arc::new(TlsClock::default()) };
     tls.clock.set(now.wall);
     let settings = settings(config, servers.clone());
-    let restore_until =
-        if restored.is_some() { now.mono + config.interval_ms + limits::BACKOFF_MAX_MS } else { Mono(0) };
+    let restore_until = match (&restored, outbid_ms) {
+        (Some(_), _) => now.mono + config.interval_ms + limits::BACKOFF_MAX_MS,
+        (None, 0) => Mono(0),
+        (None, left) => now.mono + left,
+    };
     let mut effects = Vec::new();
     let core = Server::new(
         ServerInit {
@@ -115,6 +124,7 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
             snapshot,
             compiled: compiled.clone(),
             restored,
+            outbid_ms,
             rng: Box::new(SystemRng::default()),
             vault: Arc::new(vault),
             changed_secrets: changed_secrets.clone(),

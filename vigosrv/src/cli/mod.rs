@@ -2,6 +2,7 @@
 //! `run/admin.sock`, or works on the files of a root that has none running.
 
 mod agents;
+mod backup;
 mod config;
 mod doctor;
 mod envoys;
@@ -48,6 +49,7 @@ enum Verb {
     Config(config::Config),
     Secrets(secrets::Secrets),
     Agents(agents::Agents),
+    Backup(backup::Backup),
     Status(status::Status),
     Doctor(doctor::Doctor),
 }
@@ -63,6 +65,7 @@ pub fn run(top: Top, common: &Common) -> Result<Exit, Failure> {
         Verb::Config(verb) => config::run(verb, common),
         Verb::Secrets(verb) => secrets::run(verb, common),
         Verb::Agents(verb) => agents::run(verb, common),
+        Verb::Backup(verb) => backup::run(verb, common),
         Verb::Status(verb) => status::run(verb, common),
         Verb::Doctor(verb) => doctor::run(verb, common),
     }

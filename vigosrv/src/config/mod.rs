@@ -16,13 +16,14 @@ use common::cli::{Exit, Failure};
 use common::log::Level;
 use common::redact::Filter;
 use common::settings::{HostPort, Secrets, Settings, reference};
-use common::sys::{FileError, file, redaction};
+use common::sys::{FileError, Lock, LockError, file, redaction};
 use common::yaml::{self, Doc};
 use common::{ids, limits};
 
 use crate::app;
 use crate::app::{Hold, TrustedEntry};
 use crate::secrets::{Place, SecretError};
+use crate::sys::swap;
 pub use running::{RUN_FILE_SCHEMA, Running, lock_root};
 
 /// Settings of a server, complete and checked.
@@ -70,7 +71,12 @@ pub struct ServerConfig {
     pub stacks: PathBuf,
     /// `paths.agents`.
     pub agents: PathBuf,
+    /// The root is for staging or a drill: loopback only, and nothing that reaches other systems.
+    pub isolated: bool,
 }
+
+/// File in a root that makes it an isolated one, whatever its configuration says.
+pub const ISOLATED: &str = "isolated.json";
 
 /// Where the TLS files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,12 +129,28 @@ pub enum ConfigError {
     File(FileError),
     /// What is wrong in the files, all at once.
     Wrong(Vec<yaml::Error>),
+    /// A restore is at work.
+    Busy(LockError),
+    /// An isolated root whose configuration leads out of it.
+    NotIsolated {
+        /// The root.
+        root: PathBuf,
+        /// What is not below it.
+        path: PathBuf,
+    },
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConfigError::File(error) => write!(f, "{error}"),
+            ConfigError::Busy(error) => write!(f, "a restore is under way in this root ({error}): wait for it"),
+            ConfigError::NotIsolated { root, path } => write!(
+                f,
+                "{} is isolated, and server.yaml names {}, which is not below it: write a relative path",
+                root.display(),
+                path.display()
+            ),
             ConfigError::Wrong(errors) => f.write_str(&yaml::render(errors)),
         }
     }
@@ -148,7 +170,8 @@ impl From<ConfigError> for Failure {
                 };
                 Failure::new(Exit::BadConfig, first).hint(more)
             }
-            ConfigError::File(error) => Failure::new(Exit::BadConfig, error.to_string()),
+            ConfigError::Busy(_) => Failure::new(Exit::TryAgain, error.to_string()),
+            ConfigError::File(_) | ConfigError::NotIsolated { .. } => Failure::new(Exit::BadConfig, error.to_string()),
         }
     }
 }
@@ -163,6 +186,7 @@ impl ServerConfig {
     ///
     /// From then on the values of secrets that it refers to are in nothing that this process logs or says.
     pub fn load(root: &Path, file: Option<&Path>) -> Result<ServerConfig, ConfigError> {
+        settle(root)?;
         let docs = read(root, file)?;
         let (place, used) = (place(root, &docs), RefCell::new(Vec::new()));
         let open = |path: &str| {
@@ -170,7 +194,7 @@ impl ServerConfig {
             used.borrow_mut().push(value.clone());
             Ok(value)
         };
-        let config = ServerConfig::from_docs(root, &docs, &open).map_err(ConfigError::Wrong)?;
+        let config = ServerConfig::from_docs(root, &docs, &open).map_err(ConfigError::Wrong)?.isolate()?;
         let used = used.into_inner();
         if !used.is_empty() {
             redaction::install(Arc::new(Filter::new(used.iter().map(String::as_str))));
@@ -184,7 +208,30 @@ impl ServerConfig {
         let place = place(root, &docs);
         // What is not there yet is a path at which there is nothing.
         let open = |path: &str| Ok(value_of(&place, path).unwrap_or_else(|_| format!("secret:{path}")));
+        ServerConfig::from_docs(root, &docs, &open).map_err(ConfigError::Wrong)?.isolate()
+    }
+
+    /// Reads a configuration that is not in its root yet, with secrets that are not either.
+    pub fn load_elsewhere(root: &Path, file: &Path, secrets: &Place) -> Result<ServerConfig, ConfigError> {
+        let docs = read(root, Some(file))?;
+        let open = |path: &str| value_of(secrets, path);
         ServerConfig::from_docs(root, &docs, &open).map_err(ConfigError::Wrong)
+    }
+
+    /// In an isolated root nothing is reached that a server beside it may use, whatever the files say.
+    fn isolate(mut self) -> Result<ServerConfig, ConfigError> {
+        if !self.root.join(ISOLATED).exists() {
+            return Ok(self);
+        }
+        let tls = [&self.tls.cert, &self.tls.key, &self.tls.ca, &self.tls.ca_key];
+        let places = [&self.database, &self.secrets_dir, &self.master_key, &self.snapshots, &self.stacks, &self.agents];
+        if let Some(path) = tls.into_iter().chain(places).find(|path| !path.starts_with(&self.root)) {
+            return Err(ConfigError::NotIsolated { root: self.root.clone(), path: path.clone() });
+        }
+        let loopback = || HostPort { host: "127.0.0.1".into(), port: 0 };
+        (self.grpc_listen, self.api_listen) = (loopback(), loopback());
+        self.isolated = true;
+        Ok(self)
     }
 
     /// Checks documents that are loaded already.
@@ -240,6 +287,18 @@ pub fn check(root: &Path, file: Option<&Path>) -> Result<String, (String, Exit)>
 /// `vigocli config server.yaml [SECTION]`: the annotated reference.
 pub fn server_yaml_reference(section: Option<&str>) -> Result<String, Failure> {
     reference(&table::TABLE, section).map_err(Failure::usage)
+}
+
+/// A restore that died half way is taken back before anything is read: else two configurations would be mixed.
+fn settle(root: &Path) -> Result<(), ConfigError> {
+    if !swap::is_interrupted(root) {
+        return Ok(());
+    }
+    match Lock::take(&root.join("run/lock"), "a restore that is taken back") {
+        Ok(_lock) => swap::settle(root).map(|_| ()).map_err(ConfigError::File),
+        Err(LockError::File(error)) => Err(ConfigError::File(error)),
+        Err(busy) => Err(ConfigError::Busy(busy)),
+    }
 }
 
 /// The two files.
@@ -352,6 +411,7 @@ fn from_settings(root: &Path, settings: &Settings, trusted: Vec<TrustedEntry>) -
         snapshots: path("paths.snapshots"),
         stacks: path("paths.stacks"),
         agents: path("paths.agents"),
+        isolated: false,
     }
 }
 

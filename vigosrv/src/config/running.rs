@@ -6,6 +6,8 @@ use common::cli::{Exit, Failure};
 use common::sys::{FileError, Lock, LockError, Owner, file};
 use serde::{Deserialize, Serialize};
 
+use crate::sys::swap;
+
 /// Bytes of `run/vigosrv.json`.
 const RUN_FILE_BYTES_MAX: u64 = 4 << 10;
 
@@ -35,13 +37,16 @@ pub fn lock_root(root: &Path, who: &str) -> Result<Lock, Failure> {
         file::make_dir(&run, 0o700, Some(Owner::of(root)?))
     };
     prepare().map_err(|e: FileError| Failure::failed(e.to_string()))?;
-    Lock::take(&run.join("lock"), who).map_err(|error| match error {
+    let lock = Lock::take(&run.join("lock"), who).map_err(|error| match error {
         LockError::Held { .. } => {
             Failure::new(Exit::TryAgain, format!("another process works in {}: {error}", root.display()))
                 .hint("wait for it, stop it, or choose another root with `--root`")
         }
         LockError::File(error) => Failure::failed(error.to_string()),
-    })
+    })?;
+    // Whoever had it before may have died in a restore.
+    swap::settle(root).map_err(|error| Failure::failed(error.to_string()))?;
+    Ok(lock)
 }
 
 impl Running {

@@ -142,6 +142,17 @@ pub fn renew_leaf(config: &ServerConfig, around: &Surroundings) -> Result<Option
     Ok(issued.then_some(leaf))
 }
 
+/// Names of this host that a leaf certificate lacks, and whether it is one that we renew ourselves. Changes nothing.
+pub fn leaf_lacks(
+    tls: &crate::config::TlsPaths,
+    hostname: &str,
+    sans: &[String],
+    addresses: &[IpAddr],
+) -> Result<(bool, Vec<String>), KeyError> {
+    let ca = tls::load_ca(tls)?;
+    tls::lacks(tls, &ca, &tls::wanted_names(hostname, sans, addresses))
+}
+
 /// The file of the session ticket keys.
 pub fn ticket_keys_path(config: &ServerConfig) -> PathBuf {
     config.run_dir().join("ticket_keys")

@@ -101,10 +101,21 @@ pub(super) fn ready_leaf(
     Ok((leaf, false))
 }
 
+/// Whether the leaf is ours to renew, and the names that it lacks.
+pub(super) fn lacks(paths: &TlsPaths, ca: &Ca, names: &BTreeSet<String>) -> Result<(bool, Vec<String>), KeyError> {
+    let leaf = load_leaf(paths, ca)?;
+    let has = names_of(&leaf);
+    Ok((leaf.ours, names.difference(&has).cloned().collect()))
+}
+
+fn names_of(leaf: &Leaf) -> BTreeSet<String> {
+    let info = leaf.chain.first().and_then(|der| CertInfo::parse(der));
+    info.map(|info| info.names.into_iter().collect()).unwrap_or_default()
+}
+
 /// Whether half of its life is over, or a name is missing. Names too many are kept: addresses come and go.
 fn is_due(leaf: &Leaf, names: &BTreeSet<String>, now: Wall) -> bool {
-    let info = leaf.chain.first().and_then(|der| CertInfo::parse(der));
-    let has: BTreeSet<String> = info.map(|info| info.names.into_iter().collect()).unwrap_or_default();
+    let has = names_of(leaf);
     leaf.not_after.0.saturating_sub(believable(now).0) < LEAF_LIFE_MS / 2 || !names.is_subset(&has)
 }
 

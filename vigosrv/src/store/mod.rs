@@ -13,6 +13,6 @@ mod writer;
 pub use memory::{MemoryRecord, MemoryStore};
 pub use ops::*;
 pub use sqlite::{
-    Checkpoints, DataSet, Gauges, Migrated, OpenOptions, Opened, SqliteStore, check_whole, generate, identity,
+    Checkpoints, DataSet, Gauges, Migrated, OpenOptions, Opened, SCHEMA, SqliteStore, check_whole, generate, identity,
 };
 pub use writer::{Done, Submitter, Writer};

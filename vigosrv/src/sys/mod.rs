@@ -1,3 +1,4 @@
-//! The operating system, wrapped: threads that share work.
+//! The operating system, wrapped: threads that share work, and many paths replaced together.
 
 pub(crate) mod shared;
+pub(crate) mod swap;

@@ -82,6 +82,7 @@ fn start(store: &mut MemoryStore, compiled: &Arc<Compiled>, now: Now, log: &mut 
         snapshot: store.load().unwrap(),
         compiled: Some(compiled.clone()),
         restored: None,
+        outbid_ms: 0,
         rng: Box::new(SplitMix64(1)),
         vault: Arc::default(),
         changed_secrets: Vec::new(),

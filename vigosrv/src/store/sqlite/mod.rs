@@ -126,6 +126,10 @@ pub struct SqliteStore {
     scratch: Vec<u8>,
 }
 
+/// Version of the schema that this binary makes and reads.
+// The table of migrations is short.
+pub const SCHEMA: u32 = schema::MIGRATIONS.len() as u32;
+
 /// Page size of every database that this product makes.
 const PAGE_BYTES: u64 = 4096;
 

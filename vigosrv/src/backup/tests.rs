@@ -1,0 +1,1 @@
+//! Archives that are good, damaged, or made to do harm.
