@@ -167,6 +167,8 @@ pub const BLOB_STORE_BYTES_DEFAULT: u64 = 512 << 20;
 pub const GRPC_PORT: u16 = 1530;
 /// Redirects that an agent follows in a row.
 pub const REDIRECT_HOPS_MAX: u32 = 3;
+/// Recovery keys that followed one another, as an envoy is told of them.
+pub const RECOVERY_KEYS_MAX: usize = 16;
 /// Addresses in a server list.
 pub const SERVERS_MAX: usize = 16;
 

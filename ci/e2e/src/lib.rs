@@ -1,6 +1,7 @@
 //! What tests and measurements with real processes share: a server and agents from the binaries of this build, in directories of
 //! their own, stopped and removed with their values; a proxy between them; and the account of what was run and what was stored.
 
+pub mod guide;
 mod kept;
 mod ledger;
 mod machine;

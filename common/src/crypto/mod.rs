@@ -65,6 +65,8 @@ pub enum Context {
     PolicyKey,
     /// A recovery statement, by the recovery key.
     Recovery,
+    /// A recovery key, by the one before it.
+    RecoveryKey,
     /// An envoy's sealing key, by its identity key.
     Sealing,
     /// A sealed secret, by the policy key.
@@ -85,6 +87,7 @@ impl Context {
             Context::Redirect => b"vigo-redirect-v1\0",
             Context::PolicyKey => b"vigo-policy-key-v1\0",
             Context::Recovery => b"vigo-recovery-v1\0",
+            Context::RecoveryKey => b"vigo-recovery-key-v1\0",
             Context::Sealing => b"vigo-sealing-v1\0",
             Context::Secret => b"vigo-secret-v1\0",
             Context::Enroll => b"vigo-enroll-v1\0",

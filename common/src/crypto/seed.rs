@@ -22,6 +22,8 @@ pub enum Purpose {
     Sealing,
     /// Master key of the local secrets backend (AES-256).
     Master,
+    /// Recovery key of a server (Ed25519), in recovery kits only.
+    Recovery,
 }
 
 /// Why a text is no such key.
@@ -58,6 +60,7 @@ impl Purpose {
             Purpose::Envoy => "envoy",
             Purpose::Sealing => "sealing",
             Purpose::Master => "master",
+            Purpose::Recovery => "recovery",
         }
     }
 }

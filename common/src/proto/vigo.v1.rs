@@ -256,6 +256,13 @@ pub struct AuthenticateReply {
     /// For a receipt that was accepted: a fresh receipt of this server.
     #[prost(message, optional, tag = "12")]
     pub receipt: ::core::option::Option<Signed>,
+    /// Public recovery key, empty while there is none: for envoys that enrolled before it was made. An
+    /// envoy that has another one takes it only by the statements below.
+    #[prost(bytes = "vec", tag = "13")]
+    pub recovery_key: ::prost::alloc::vec::Vec<u8>,
+    /// Each a public recovery key, signed by the one before it over "vigo-recovery-key-v1", oldest first.
+    #[prost(message, repeated, tag = "14")]
+    pub recovery_succession: ::prost::alloc::vec::Vec<Signed>,
 }
 /// Nested message and enum types in `AuthenticateReply`.
 pub mod authenticate_reply {

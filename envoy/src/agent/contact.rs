@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use common::bundle::Receipt;
 use common::chain::Lane;
+use common::crypto::{Context, PublicKey};
 use common::ids::Hash32;
 use common::limits;
 use common::log::Level;
@@ -306,6 +307,7 @@ impl Agent {
         self.clock.learn(reply.server_time_ms, cx.now);
         self.standing.clone_from(&reply.state);
         self.take_receipt(reply.receipt, cx);
+        self.take_recovery_key(&reply.recovery_key, &reply.recovery_succession, cx);
         if self.trial.is_none() {
             self.learn_revocation(reply.revocation);
             self.notes.found(&channel.address, channel.ip, self.endpoints.list());
@@ -334,6 +336,22 @@ impl Agent {
                     self.save_pins(cx);
                 }
             }
+        }
+    }
+
+    /// The server has a recovery key, or another one. One that is pinned gives way only to what it signed itself: it is there for
+    /// the day on which somebody else holds the server's other keys.
+    fn take_recovery_key(&mut self, bytes: &[u8], succession: &[wire::Signed], cx: &mut Cx<'_>) {
+        let Ok(key) = PublicKey::try_from_slice(bytes) else { return };
+        let follows = self.pins.server.recovery_key.is_none_or(|pinned| succeeds(pinned, &key, succession));
+        match self.trial.as_mut() {
+            Some(trial) => trial.to.server.recovery_key = trial.to.server.recovery_key.or(Some(key)),
+            None if self.pins.server.recovery_key != Some(key) && follows => {
+                cx.log(Level::Info, format!("the server has the recovery key {key:?}: pinned"));
+                self.pins.server.recovery_key = Some(key);
+                self.save_pins(cx);
+            }
+            None => {}
         }
     }
 
@@ -541,6 +559,15 @@ impl Agent {
             }
         }
     }
+}
+
+/// Whether a chain of statements leads from one recovery key to another.
+fn succeeds(pinned: PublicKey, key: &PublicKey, succession: &[wire::Signed]) -> bool {
+    let step = |at: PublicKey, signed: &wire::Signed| {
+        let signs = at.verify(Context::RecoveryKey, &signed.payload, &signed.signature).is_ok();
+        PublicKey::try_from_slice(&signed.payload).ok().filter(|_| signs).unwrap_or(at)
+    };
+    succession.iter().take(limits::RECOVERY_KEYS_MAX).fold(pinned, step) == *key
 }
 
 /// A unary call.

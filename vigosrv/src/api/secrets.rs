@@ -15,7 +15,7 @@ pub(super) fn list(context: &Arc<Context>, respond: Respond) {
             Err(error) => failed(&error),
             Ok(opened) => {
                 let all = opened.vault.versions().map(|(path, version)| json!({"path": path, "version": version}));
-                let bad = opened.bad.iter().map(|(path, why)| json!({"path": path, "problem": why.to_string()}));
+                let bad = opened.problems().map(|(path, why)| json!({"path": path, "problem": why}));
                 Response::json(
                     &json!({"schema": 1, "secrets": all.collect::<Vec<_>>(), "bad": bad.collect::<Vec<_>>()}),
                 )

@@ -22,7 +22,7 @@ mod tests;
 pub use admission::{Admission, Verdict};
 pub use events::*;
 pub use served::Served;
-pub use settings::{Hold, Identity, Settings, Stats, TrustedEntry};
+pub use settings::{Hold, Identity, Rebuilt, Settings, Stats, TrustedEntry};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -131,6 +131,9 @@ impl Server {
         }
         if let Some(reason) = init.restored {
             restore::begin(&mut server, init.now, reason, out);
+        }
+        if let Some(epoch) = server.identity.rebuilt.as_ref().map(|rebuilt| rebuilt.epoch) {
+            restore::reach(&mut server, init.now, epoch, out);
         }
         statements::load(&mut server, init.now, init.snapshot.statements, out);
         server.settle_interval(init.now, out);

@@ -22,7 +22,7 @@ pub(crate) enum Pending {
     /// An `Enroll` call.
     Enroll { call: CallId },
     /// An `Authenticate` call with a receipt.
-    Readmit { call: CallId },
+    Readmit { call: CallId, former: bool },
     /// A `Report` call.
     Report { call: CallId },
     /// An operator.
@@ -76,7 +76,7 @@ pub(crate) fn on_written(
     note_disk(server, &result, out);
     match (pending, result) {
         (Pending::Enroll { call }, result) => enrolled(server, now, call, result, out),
-        (Pending::Readmit { call }, result) => readmitted(server, now, call, result, out),
+        (Pending::Readmit { call, former }, result) => readmitted(server, now, call, former, result, out),
         (Pending::Report { call }, result) => reported(server, now, call, result, out),
         (Pending::Admin { ticket, then }, result) => answered(server, now, ticket, then, result, out),
         (Pending::Assigned { assign }, Ok(Written::State(state))) => {
@@ -228,10 +228,20 @@ fn refusal_text(refusal: EnrollRefusal) -> (Code, &'static str) {
     }
 }
 
-fn readmitted(server: &mut Server, now: Now, call: CallId, result: Result<Written, StoreError>, out: &mut Vec<Effect>) {
+fn readmitted(
+    server: &mut Server,
+    now: Now,
+    call: CallId,
+    former: bool,
+    result: Result<Written, StoreError>,
+    out: &mut Vec<Effect>,
+) {
     match result {
         Ok(Written::Enrolled(row)) => {
-            let detail = format!("{} was enrolled after the backup that this database comes from", row.hostname);
+            let detail = match former {
+                true => format!("{} was an envoy of the server that was lost", row.hostname),
+                false => format!("{} was enrolled after the backup that this database comes from", row.hostname),
+            };
             let event = EventRow { at: now.wall, kind: "readmitted".into(), uuid: Some(row.uuid), detail };
             server.write(Write::Event(event), Pending::Nobody, out);
             log(Level::Warn, format!("re-admitted {} ({}) for review by its receipt", row.hostname, row.uuid), out);
@@ -239,7 +249,7 @@ fn readmitted(server: &mut Server, now: Now, call: CallId, result: Result<Writte
             let receipt = receipt(server, &entry_of(&row, now));
             crate::rpc::finish_authenticate(server, now, call, row.uuid, Some(receipt), out);
         }
-        Ok(Written::EnrollRefused(EnrollRefusal::NameTaken)) => {
+        Ok(Written::NameTaken | Written::EnrollRefused(EnrollRefusal::NameTaken)) => {
             fail(
                 call,
                 Code::AlreadyExists,

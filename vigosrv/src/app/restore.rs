@@ -44,6 +44,11 @@ pub(crate) fn begin(server: &mut Server, now: Now, reason: String, out: &mut Vec
     raise(server, now, epoch, reason, out);
 }
 
+/// Envoys of a lost server were told that its successor has this epoch.
+pub(crate) fn reach(server: &mut Server, now: Now, epoch: u64, out: &mut Vec<Effect>) {
+    raise(server, now, epoch, "the recovery statement of this rebuilt server says so".into(), out);
+}
+
 fn raise(server: &mut Server, now: Now, epoch: u64, reason: String, out: &mut Vec<Effect>) {
     if epoch <= server.restore.raising.max(server.state.version.epoch) {
         return;

@@ -25,8 +25,21 @@ pub struct Identity {
     pub ca_hash: Hash32,
     /// Public recovery key, if one was made.
     pub recovery: Option<PublicKey>,
-    /// A recovery statement to show in `Hello`, on a rebuilt server.
-    pub recovery_statement: Option<wire::Signed>,
+    /// How it followed the ones before it: each signed by its predecessor, oldest first.
+    pub recovery_succession: Vec<wire::Signed>,
+    /// On a rebuilt server: what makes the envoys of the one before it trust it.
+    pub rebuilt: Option<Rebuilt>,
+}
+
+/// What a rebuilt server shows to the envoys of the server that was lost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rebuilt {
+    /// The recovery statement, for `Hello`.
+    pub statement: wire::Signed,
+    /// Identity key of the lost server: its receipts are believed.
+    pub old_identity: PublicKey,
+    /// What the statement says; envoys refuse a lower one.
+    pub epoch: u64,
 }
 
 /// Settings of the core; see `server.yaml`.

@@ -67,13 +67,13 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
         policy_key: keys.policy.public(),
         identity_key: keys.identity.public(),
     };
+    let mut notes = keys.notes.clone();
     let (identity, _, ticket_keys) = keys.into_parts();
 
     let opened = SqliteStore::open(&OpenOptions::new(&config.database, identity.server_id))
         .map_err(|error| Failure::new(Exit::BadConfig, error.to_string()))?;
     let mut store = opened.store;
     let snapshot = store.load().map_err(|error| Failure::failed(error.to_string()))?;
-    let mut notes = Vec::new();
     if opened.unclean {
         let note =
             "the last shutdown was not clean: what the server starts from is whole, the history is being checked";
@@ -253,9 +253,13 @@ fn open_secrets(config: &ServerConfig, notes: &mut Vec<String>, say: &dyn Fn(Lev
         notes.push(note);
         Default::default()
     });
-    if !opened.bad.is_empty() {
-        let names: Vec<&str> = opened.bad.iter().map(|(path, _)| path.as_str()).collect();
-        let note = format!("secrets that do not open were set aside in .lost/, set them again: {}", names.join(", "));
+    if !opened.bad.is_empty() || !opened.lost.is_empty() {
+        let names: Vec<&str> = opened.unusable().collect();
+        let note = format!(
+            "secrets that no key opens are set aside in secrets/.lost/: {}; bring the key back with `vigocli secrets key import \
+             KIT`, or set each again with `vigocli secrets set PATH`",
+            names.join(", ")
+        );
         say(Level::Error, &note);
         notes.push(note);
     }

@@ -54,11 +54,16 @@ pub(super) fn run(_: Doctor, common: &Common) -> Result<Exit, Failure> {
     }
     if let Ok(config) = super::config(common) {
         match config.secrets().open() {
-            Ok(opened) if opened.bad.is_empty() => add("secrets", Grade::Good, format!("{} open", opened.vault.len())),
+            Ok(opened) if opened.unusable().next().is_none() => {
+                add("secrets", Grade::Good, format!("{} open", opened.vault.len()))
+            }
             Ok(opened) => {
-                let names: Vec<&str> = opened.bad.iter().map(|(path, _)| path.as_str()).collect();
-                let text =
-                    format!("these do not open, set them again with `vigocli secrets set`: {}", names.join(", "));
+                let names: Vec<&str> = opened.unusable().collect();
+                let text = format!(
+                    "these do not open, set them again with `vigocli secrets set PATH`, or bring their key back with `vigocli \
+                     secrets key import KIT`: {}",
+                    names.join(", ")
+                );
                 add("secrets", Grade::Error, text);
             }
             Err(error) => add("secrets", Grade::Error, error.to_string()),

@@ -7,8 +7,10 @@ mod config;
 mod doctor;
 mod envoys;
 mod http;
+mod kit;
 mod runs;
 mod secrets;
+mod server;
 mod status;
 
 pub(crate) use http::{get, post};
@@ -48,6 +50,7 @@ enum Verb {
     Traits(envoys::Traits),
     Config(config::Config),
     Secrets(secrets::Secrets),
+    Server(server::ServerVerbs),
     Agents(agents::Agents),
     Backup(backup::Backup),
     Status(status::Status),
@@ -64,6 +67,7 @@ pub fn run(top: Top, common: &Common) -> Result<Exit, Failure> {
         Verb::Traits(verb) => envoys::traits(verb, common),
         Verb::Config(verb) => config::run(verb, common),
         Verb::Secrets(verb) => secrets::run(verb, common),
+        Verb::Server(verb) => server::run(verb, common),
         Verb::Agents(verb) => agents::run(verb, common),
         Verb::Backup(verb) => backup::run(verb, common),
         Verb::Status(verb) => status::run(verb, common),

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::http::{post, running};
-use super::{config_for_secrets, root};
+use super::{config_for_secrets, kit, root};
 use crate::boot;
 use crate::keys;
-use crate::secrets::{Place, SecretError};
+use crate::secrets::{Opened, Place, SecretError};
 
 /// Sets, shows and rotates the secrets that policy refers to.
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -35,7 +35,7 @@ enum SecretsVerb {
     Rm(Rm),
     Rotate(Rotate),
     Check(Check),
-    Key(Key),
+    Key(kit::Key),
 }
 
 /// Sets a secret to what comes by standard input or a prompt, without its last line break.
@@ -83,29 +83,6 @@ struct Rotate {}
 #[argh(subcommand, name = "check", example = "{command_name} --json")]
 struct Check {}
 
-/// Works on the master key.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "key", example = "{command_name} export kit.txt")]
-struct Key {
-    #[argh(subcommand)]
-    verb: KeyVerb,
-}
-
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand)]
-enum KeyVerb {
-    Export(Export),
-}
-
-/// Writes the master key to a new file (0600), to be kept offline: without it a backup opens no secret.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "export", example = "{command_name} kit.txt")]
-struct Export {
-    /// the file to write; it must not be there
-    #[argh(positional)]
-    file: PathBuf,
-}
-
 pub(super) fn run(verb: Secrets, common: &Common) -> Result<Exit, Failure> {
     let config = config_for_secrets(common)?;
     let place = config.secrets();
@@ -143,16 +120,11 @@ pub(super) fn run(verb: Secrets, common: &Common) -> Result<Exit, Failure> {
             print(&text).map(|()| Exit::Done)
         }
         SecretsVerb::Check(_) => check(&place, common),
-        SecretsVerb::Key(Key { verb: KeyVerb::Export(verb) }) => {
-            let cannot = |error: common::sys::FileError| Failure::failed(error.to_string());
-            let key = Zeroizing::new(file::read_bounded(&place.key, 1 << 10).map_err(cannot)?);
-            file::write_new(&verb.file, &key, 0o600, None).map_err(cannot)?;
-            print(&format!("wrote {}: keep it where the server is not\n", verb.file.display())).map(|()| Exit::Done)
-        }
+        SecretsVerb::Key(verb) => kit::run(verb, &config, common),
     }
 }
 
-fn failed(error: SecretError) -> Failure {
+pub(super) fn failed(error: SecretError) -> Failure {
     let exit = match error {
         SecretError::Busy(_) => Exit::TryAgain,
         SecretError::Path(_) | SecretError::Value(_) => Exit::Usage,
@@ -181,7 +153,7 @@ fn value(verb: &Set) -> Result<Zeroizing<Vec<u8>>, Failure> {
 }
 
 /// Gives the envoys that the change concerns a new serial.
-fn settle(common: &Common) -> Result<Value, Failure> {
+pub(super) fn settle(common: &Common) -> Result<Value, Failure> {
     if running(&root(common)) {
         post(common, "/api/v1/secrets/changed", &json!({}))
     } else {
@@ -202,27 +174,30 @@ fn list(place: &Place, common: &Common) -> Result<Exit, Failure> {
     let opened = place.open().map_err(failed)?;
     if common.json() {
         let all = opened.vault.versions().map(|(path, version)| json!({"path": path, "version": version}));
-        let bad = opened.bad.iter().map(|(path, why)| json!({"path": path, "problem": why.to_string()}));
-        let document = json!({"schema": 1, "secrets": all.collect::<Vec<_>>(), "bad": bad.collect::<Vec<_>>()});
+        let document = json!({"schema": 1, "secrets": all.collect::<Vec<_>>(), "bad": problems(&opened)});
         return print(&format!("{document}\n")).map(|()| Exit::Done);
     }
     let good = opened.vault.versions().map(|(path, version)| format!("{path}  (version {version})\n"));
-    let bad = opened.bad.iter().map(|(path, why)| format!("{path}  DOES NOT OPEN: {why}\n"));
+    let bad = opened.problems().map(|(path, why)| format!("{path}  DOES NOT OPEN: {why}\n"));
     let text: String = good.chain(bad).collect();
     print(if text.is_empty() { "no secrets\n" } else { &text }).map(|()| Exit::Done)
 }
 
 fn check(place: &Place, common: &Common) -> Result<Exit, Failure> {
     let opened = place.open().map_err(failed)?;
-    let (n, bad) = (opened.vault.len(), &opened.bad);
+    let (n, n_bad) = (opened.vault.len(), opened.unusable().count());
     let text = if common.json() {
-        let bad = bad.iter().map(|(path, why)| json!({"path": path, "problem": why.to_string()}));
-        format!("{}\n", json!({"schema": 1, "open": n, "bad": bad.collect::<Vec<_>>()}))
+        format!("{}\n", json!({"schema": 1, "open": n, "bad": problems(&opened)}))
     } else {
-        let lines =
-            bad.iter().map(|(path, why)| format!("{path}: {why}; set it again with `vigocli secrets set {path}`\n"));
-        format!("{n} secrets open, {} do not\n", bad.len()) + &lines.collect::<String>()
+        let line = |path: &str, why: &str| format!("{path}: {why}; set it again with `vigocli secrets set {path}`\n");
+        let bad = opened.problems().map(|(path, why)| line(path, &why));
+        let cure = if n_bad == 0 { "" } else { "with their key they come back: `vigocli secrets key import KIT`\n" };
+        format!("{n} secrets open, {n_bad} do not\n") + &bad.collect::<String>() + cure
     };
     print(&text)?;
-    Ok(if bad.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(if n_bad == 0 { Exit::Done } else { Exit::Failed })
+}
+
+fn problems(opened: &Opened) -> Vec<Value> {
+    opened.problems().map(|(path, why)| json!({"path": path, "problem": why})).collect()
 }

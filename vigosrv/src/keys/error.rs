@@ -47,6 +47,13 @@ pub enum KeyError {
         /// The key.
         key: PathBuf,
     },
+    /// A file of the recovery key that is damaged.
+    Recovery {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+    },
     /// A certificate could not be made.
     Issue(String),
 }
@@ -73,6 +80,11 @@ impl fmt::Display for KeyError {
             KeyError::Unfit { cert, key } => {
                 write!(f, "the private key {} does not fit the certificate {}", key.display(), cert.display())
             }
+            KeyError::Recovery { path, what } => write!(
+                f,
+                "{}: this is no {what}; restore it from a backup, or remove it (docs/operations/keys.md says what it was for)",
+                path.display()
+            ),
             KeyError::Issue(reason) => write!(f, "cannot make a certificate: {reason}"),
         }
     }

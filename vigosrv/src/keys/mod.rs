@@ -4,6 +4,8 @@
 //! was (a marker file says so); at any other time a missing key is refused, because a new one would orphan the fleet.
 
 mod error;
+mod kit;
+mod recovery;
 mod tickets;
 mod tls;
 
@@ -19,6 +21,8 @@ use common::time::Wall;
 use crate::app;
 use crate::config::ServerConfig;
 pub use error::KeyError;
+pub use kit::{Kit, KitError};
+pub use recovery::{RecoveryPublic, make_kit, new_recovery_key, put_recovery_public, recover, recovery_public};
 pub use tickets::{TicketKey, TicketKeys};
 pub use tls::Leaf;
 
@@ -43,8 +47,14 @@ pub struct Keys {
     pub leaf: Leaf,
     /// Session tickets.
     pub tickets: TicketKeys,
+    /// Public recovery key, where one was made.
+    pub recovery: RecoveryPublic,
+    /// On a rebuilt server: what its envoys are shown.
+    pub rebuilt: Option<app::Rebuilt>,
     /// What this start made, for the log: `tls/ca`, ...
     pub made: Vec<String>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
 }
 
 /// What keys depend on besides the files.
@@ -104,10 +114,16 @@ impl Keys {
             std::fs::remove_file(&marker).map_err(|e| common::sys::FileError::new("remove", &marker, &e))?;
             file::sync_dir(&config.root.join("tls"))?;
         }
+        let ca_hash = crypto::sha256(&[&ca.der]);
+        let (rebuilt, note) =
+            recovery::load_statement(config, &identity.public(), &policy.public(), &ca_hash.0, around.now)?;
         Ok(Keys {
+            recovery: recovery_public(config)?,
+            rebuilt,
+            notes: note.into_iter().collect(),
             server_id: crypto::server_id(&identity.public()),
             policy_key_signature: identity.sign(Context::PolicyKey, policy.public().as_bytes()),
-            ca_hash: crypto::sha256(&[&ca.der]),
+            ca_hash,
             ca_der: ca.der.to_vec(),
             ca_pem: ca.pem,
             identity,
@@ -127,8 +143,9 @@ impl Keys {
             policy_key_signature: self.policy_key_signature.to_vec(),
             ca_pem: self.ca_pem,
             ca_hash: self.ca_hash,
-            recovery: None,
-            recovery_statement: None,
+            recovery: self.recovery.key,
+            recovery_succession: self.recovery.succession,
+            rebuilt: self.rebuilt,
         };
         (identity, self.leaf, self.tickets)
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use common::bundle::Receipt;
-use common::crypto::{Context, PublicKey, Side, auth_transcript};
+use common::crypto::{Context, PublicKey, Side, auth_transcript, server_id};
 use common::ids::{Hash32, Uuid};
 use common::limits;
 use common::outcome::{Counts, Status};
@@ -83,6 +83,8 @@ pub(crate) fn finish_authenticate(
         hold,
         state: state.name().into(),
         receipt,
+        recovery_key: server.identity.recovery.map(|key| key.as_bytes().to_vec()).unwrap_or_default(),
+        recovery_succession: server.identity.recovery_succession.clone(),
     };
     reply(call, &answer, out);
 }
@@ -117,13 +119,9 @@ fn unknown(
     let Some(signed) = &request.receipt else {
         return refuse(server, now, call, Answer::UnknownEnvoy, out);
     };
-    let ours = server.identity.identity.public();
-    let receipt = match Receipt::open(&ours, signed) {
-        Ok(receipt) if receipt.uuid == uuid && receipt.server == server.identity.server_id => receipt,
-        _ => {
-            server.stats.refused += 1;
-            return fail(call, Code::PermissionDenied, "this receipt is not one of this server for this envoy", out);
-        }
+    let Some((receipt, former)) = open_receipt(server, signed).filter(|(receipt, _)| receipt.uuid == uuid) else {
+        server.stats.refused += 1;
+        return fail(call, Code::PermissionDenied, "this receipt is not one of this server for this envoy", out);
     };
     if !proves(&receipt.public_key) {
         return refuse(server, now, call, Answer::BadSignature, out);
@@ -143,7 +141,8 @@ fn unknown(
         os: String::new(),
         arch: String::new(),
         enrolled_at: now.wall,
-        enrolled_serial: receipt.serial,
+        // A serial of the server that was lost says nothing here.
+        enrolled_serial: if former { 0 } else { receipt.serial },
         assigned_serial: 0,
         last_seen: now.wall,
         status: Status::Nodata,
@@ -153,7 +152,16 @@ fn unknown(
         trait_hash: 0,
         boot_id: line(&request.boot_id),
     };
-    server.write(Write::Readmit(Box::new(row)), Pending::Readmit { call }, out);
+    server.write(Write::Readmit(Box::new(row)), Pending::Readmit { call, former }, out);
+}
+
+/// A receipt of this server, or (true) of the lost one in whose place a recovery statement puts it.
+fn open_receipt(server: &Server, signed: &wire::Signed) -> Option<(Receipt, bool)> {
+    let former = server.identity.rebuilt.as_ref().map(|rebuilt| (rebuilt.old_identity, true));
+    [Some((server.identity.identity.public(), false)), former].into_iter().flatten().find_map(|(key, former)| {
+        let receipt = Receipt::open(&key, signed).ok()?;
+        (receipt.server == server_id(&key)).then_some((receipt, former))
+    })
 }
 
 fn refuse(server: &mut Server, now: Now, call: CallId, result: Answer, out: &mut Vec<Effect>) {

@@ -36,7 +36,7 @@ pub(super) fn on_hello(server: &mut Server, now: Now, call: CallId, body: &Bytes
         ca_hash: identity.ca_hash.0.to_vec(),
         epoch: server.state.version.epoch,
         server_time_ms: now.wall.ms(),
-        recovery: identity.recovery_statement.clone(),
+        recovery: identity.rebuilt.as_ref().map(|rebuilt| rebuilt.statement.clone()),
     }
     .encode_to_vec();
     let hello = hello_hash(body, &reply_body);

@@ -6,6 +6,7 @@
 //! under one of the two, and the next rotation goes on.
 
 mod file;
+mod lost;
 mod vault;
 
 use std::collections::BTreeSet;
@@ -25,7 +26,6 @@ use file::{BadFile, FILE_BYTES_MAX, MasterKey, decode, encode};
 pub use vault::{Secret, Vault};
 
 const SUFFIX: &str = ".secret";
-const LOST: &str = ".lost";
 const LOCK: &str = ".lock";
 const PENDING: &str = ".pending";
 /// Beside the key file while a rotation is under way.
@@ -52,6 +52,17 @@ pub struct Opened {
     pub vault: Vault,
     /// Paths that did not open, with the reason.
     pub bad: Vec<(String, BadFile)>,
+    /// Paths that were set aside in `.lost/` earlier and are neither set again nor removed.
+    pub lost: BTreeSet<String>,
+}
+
+/// What came of another master key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Files that were encrypted under it anew.
+    pub encrypted: usize,
+    /// Paths that were taken back from `.lost/`.
+    pub back: Vec<String>,
 }
 
 /// Why something about secrets failed.
@@ -71,6 +82,10 @@ pub enum SecretError {
     Bad(String, BadFile),
     /// The value is out of bounds, or no text.
     Value(String),
+    /// A rotation to a third key has not finished.
+    Rotating(PathBuf),
+    /// It is lost with the key that it was encrypted under.
+    Lost(String),
     /// There are too many.
     TooMany,
 }
@@ -94,6 +109,16 @@ impl fmt::Display for SecretError {
                 write!(f, "the secret `{path}` does not open: {why}; set it again with `vigocli secrets set {path}`")
             }
             SecretError::Value(why) => f.write_str(why),
+            SecretError::Rotating(path) => write!(
+                f,
+                "{}: a rotation of the master key has not finished; `vigocli secrets rotate` goes on with it",
+                path.display()
+            ),
+            SecretError::Lost(path) => write!(
+                f,
+                "the secret `{path}` is lost with its master key; set it again with `vigocli secrets set {path}`, or bring the \
+                 key back with `vigocli secrets key import KIT`"
+            ),
             SecretError::TooMany => write!(f, "there are {} secrets already; remove some", limits::SECRETS_MAX),
         }
     }
@@ -107,14 +132,36 @@ impl From<FileError> for SecretError {
     }
 }
 
+impl Opened {
+    /// Paths that have no value any more: set each again, or bring its key back.
+    pub fn unusable(&self) -> impl Iterator<Item = &str> {
+        let bad = self.bad.iter().map(|(path, _)| path.as_str());
+        bad.chain(self.lost.iter().map(String::as_str)).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// What has no value, with the reason, in words.
+    pub fn problems(&self) -> impl Iterator<Item = (&str, String)> {
+        let bad = self.bad.iter().map(|(path, why)| (path.as_str(), why.to_string()));
+        bad.chain(self.lost.iter().map(|path| (path.as_str(), "it is lost with its master key".to_string())))
+    }
+}
+
 impl Place {
     /// In a root that says nothing else.
     pub fn of_root(root: &Path) -> Place {
         Place { dir: root.join("secrets"), key: root.join("secrets/.master.key") }
     }
 
-    /// Paths of all secrets, whether they open or not.
+    /// Paths of all secrets that policy may refer to, whether they open, do not, or are lost: envoys keep the values that they
+    /// have.
     pub fn names(&self) -> Result<BTreeSet<String>, SecretError> {
+        let mut names = self.files()?;
+        names.extend(self.lost()?);
+        Ok(names)
+    }
+
+    /// Paths of the files that are in place.
+    fn files(&self) -> Result<BTreeSet<String>, SecretError> {
         let mut names = BTreeSet::new();
         list(&self.dir, "", 0, &mut names)?;
         if names.len() > limits::SECRETS_MAX { Err(SecretError::TooMany) } else { Ok(names) }
@@ -133,11 +180,7 @@ impl Place {
     }
 
     fn open_once(&self) -> Result<Opened, SecretError> {
-        let (names, mut opened) = (self.names()?, Opened::default());
-        // The key is made with the first secret.
-        if names.is_empty() && !self.key.exists() {
-            return Ok(opened);
-        }
+        let (names, mut opened) = (self.files()?, Opened { lost: self.lost()?, ..Opened::default() });
         let keys = self.keys()?;
         for name in names {
             match self.read(&keys, &name) {
@@ -183,7 +226,7 @@ impl Place {
         let last = match self.read(&keys, path) {
             Ok((secret, _)) => secret.version,
             Err(SecretError::Unknown(_)) => {
-                if self.names()?.len() >= limits::SECRETS_MAX {
+                if self.files()?.len() >= limits::SECRETS_MAX {
                     return Err(SecretError::TooMany);
                 }
                 0
@@ -198,19 +241,32 @@ impl Place {
         let version = now.ms().max(last + 1);
         self.note(path)?;
         let secret = Secret { version, value: Zeroizing::new(value.to_vec()) };
-        // `keys` holds at least the current one.
-        self.write(&keys[0], path, &secret, rng)?;
+        let missing = || SecretError::Key(self.key.clone(), "it is missing".into());
+        self.write(keys.first().ok_or_else(missing)?, path, &secret, rng)?;
         Ok(version)
     }
 
     /// Removes a secret.
     pub fn remove(&self, path: &str) -> Result<(), SecretError> {
-        self.known(path)?;
+        match self.known(path) {
+            Ok(()) | Err(SecretError::Lost(_)) => {}
+            Err(error) => return Err(error),
+        }
         let _lock = self.lock()?;
         self.note(path)?;
+        let remove = |file: &Path| {
+            std::fs::remove_file(file).map_err(|error| FileError::new("remove", file, &error))?;
+            file.parent().map_or(Ok(()), sync_dir)
+        };
+        // Its lost forms too: nobody needs its name any more.
+        for (_, file) in self.lost_files()?.into_iter().filter(|(name, _)| name == path) {
+            remove(&file)?;
+        }
         let file = self.file(path);
-        std::fs::remove_file(&file).map_err(|error| FileError::new("remove", &file, &error))?;
-        Ok(file.parent().map_or(Ok(()), sync_dir)?)
+        if file.is_file() {
+            remove(&file)?;
+        }
+        Ok(())
     }
 
     /// Encrypts everything under a new master key, and gives back how many files that were. Goes on where one was
@@ -223,10 +279,16 @@ impl Place {
             rng.fill(&mut *seed);
             write_new(&new, seed_text(Purpose::Master, &seed).as_bytes(), 0o600, Some(self.owner()?))?;
         }
+        self.go_on_rotating(rng)
+    }
+
+    /// The new key is beside the present one, and the lock is held.
+    fn go_on_rotating(&self, rng: &mut dyn Rng) -> Result<usize, SecretError> {
+        let new = self.new_key_path();
         let mut keys = self.keys()?;
         let new_key = load_key(&new)?;
         let mut n = 0;
-        for name in self.names()? {
+        for name in self.files()? {
             match self.read(&keys, &name) {
                 Ok((_, id)) if id == new_key.id => {}
                 Ok((secret, _)) => {
@@ -242,6 +304,29 @@ impl Place {
         std::fs::rename(&new, &self.key).map_err(|error| FileError::new("rename", &new, &error))?;
         self.key.parent().map_or(Ok(()), sync_dir)?;
         Ok(n)
+    }
+
+    /// Puts another master key in the place of the present one, and takes back what was lost without it. Secrets that were set
+    /// under the present key stay: they are encrypted under the other one.
+    pub fn import(&self, seed: &[u8; 32], rng: &mut dyn Rng) -> Result<Imported, SecretError> {
+        make_dir(&self.dir, 0o700, Some(Owner::of(self.dir.parent().unwrap_or(&self.dir))?))?;
+        let _lock = self.lock()?;
+        let (new, text) = (self.new_key_path(), seed_text(Purpose::Master, seed));
+        let (owner, wanted) = (Some(self.owner()?), MasterKey::new(Zeroizing::new(*seed)));
+        let mut done = Imported::default();
+        if !self.key.exists() {
+            write_new(&self.key, text.as_bytes(), 0o600, owner)?;
+        } else if load_key(&self.key)?.id != wanted.id {
+            // A rotation to this very key: at any point each file opens under one of the two.
+            if !new.exists() {
+                write_new(&new, text.as_bytes(), 0o600, owner)?;
+            } else if load_key(&new)?.id != wanted.id {
+                return Err(SecretError::Rotating(new));
+            }
+            done.encrypted = self.go_on_rotating(rng)?;
+        }
+        done.back = self.take_back()?;
+        Ok(done)
     }
 
     /// Paths whose change no envoy was told of yet.
@@ -277,7 +362,8 @@ impl Place {
 
     /// The current key, then the one of a rotation that was interrupted.
     fn keys(&self) -> Result<Vec<MasterKey>, SecretError> {
-        let mut keys = vec![load_key(&self.key)?];
+        // A key that is missing opens nothing: which secrets that are is worth more than the error.
+        let mut keys = if self.key.exists() { vec![load_key(&self.key)?] } else { Vec::new() };
         let new = self.new_key_path();
         if new.exists() {
             keys.push(load_key(&new)?);
@@ -296,7 +382,11 @@ impl Place {
         if !is_secret_path(path) {
             return Err(SecretError::Path(path.to_string()));
         }
-        if self.file(path).is_file() { Ok(()) } else { Err(SecretError::Unknown(path.to_string())) }
+        if self.file(path).is_file() {
+            return Ok(());
+        }
+        let lost = self.lost()?.contains(path);
+        Err(if lost { SecretError::Lost(path.to_string()) } else { SecretError::Unknown(path.to_string()) })
     }
 
     fn read(&self, keys: &[MasterKey], path: &str) -> Result<(Secret, [u8; 8]), SecretError> {
@@ -315,25 +405,17 @@ impl Place {
 
     fn write(&self, key: &MasterKey, path: &str, secret: &Secret, rng: &mut dyn Rng) -> Result<(), SecretError> {
         let (file, owner) = (self.file(path), self.owner()?);
-        let mut dir = self.dir.clone();
+        self.make_parents(path)?;
+        Ok(write_atomic(&file, encode(key, path, secret, rng).as_bytes(), 0o600, Some(owner))?)
+    }
+
+    fn make_parents(&self, path: &str) -> Result<(), SecretError> {
+        let (mut dir, owner) = (self.dir.clone(), self.owner()?);
         for part in path.split('/').rev().skip(1).collect::<Vec<_>>().into_iter().rev() {
             dir.push(part);
             make_dir(&dir, 0o700, Some(owner))?;
         }
-        Ok(write_atomic(&file, encode(key, path, secret, rng).as_bytes(), 0o600, Some(owner))?)
-    }
-
-    fn set_aside(&self, path: &str) -> Result<(), SecretError> {
-        let (from, owner) = (self.file(path), self.owner()?);
-        let lost = self.dir.join(LOST);
-        make_dir(&lost, 0o700, Some(owner))?;
-        let name = path.replace('/', "%2F");
-        let to =
-            (0..).map(|n| lost.join(if n == 0 { format!("{name}{SUFFIX}") } else { format!("{name}.{n}{SUFFIX}") }));
-        // Ends: every file that is there was put there by one call.
-        let to = to.into_iter().find(|to| !to.exists()).unwrap_or_default();
-        std::fs::rename(&from, &to).map_err(|error| FileError::new("rename", &from, &error))?;
-        Ok(sync_dir(&lost)?)
+        Ok(())
     }
 
     fn file(&self, path: &str) -> PathBuf {

@@ -78,7 +78,7 @@ fn what_does_not_open_is_set_aside_and_the_rest_goes_on() {
     set(&place, "a/old", "lost again", 1);
     new_key(&place, 2);
     assert_eq!(place.start().unwrap().bad.len(), 1);
-    assert!(place.dir.join(".lost/a%2Fold.1.secret").is_file());
+    assert!(place.dir.join(".lost/a%2Fold%1.secret").is_file());
     assert!(place.start().unwrap().bad.is_empty());
     set(&place, "a/old", "set again", 1);
     assert_eq!(get(&place, "a/old").unwrap(), "set again");
@@ -124,7 +124,7 @@ fn a_missing_or_wrong_key_says_what_to_do() {
     let text = place.open().unwrap_err().to_string();
     assert!(text.contains("secrets/.master.key") && text.contains("recovery kit"), "{text}");
     std::fs::remove_file(&place.key).unwrap();
-    assert!(matches!(place.open(), Err(SecretError::File(_))));
+    assert_eq!(place.open().unwrap().unusable().collect::<Vec<_>>(), ["a"]);
     place.remove("a").unwrap();
     assert_eq!(place.open().unwrap().vault.len(), 0, "without secrets there need be no key yet");
 }
@@ -154,4 +154,35 @@ fn nothing_is_set_aside_beside_a_command_that_works_on_secrets() {
     drop(lock);
     assert_eq!(place.start().unwrap().bad.len(), 1);
     assert!(!place.file("a").exists());
+}
+
+#[test]
+fn a_lost_secret_stays_known_until_it_is_set_again_removed_or_brought_back() {
+    let (_dir, place) = place();
+    for name in ["a/x", "b.1", "c"] {
+        set(&place, name, &format!("value of {name}"), 1);
+    }
+    let first = std::fs::read(&place.key).unwrap();
+    std::fs::remove_file(&place.key).unwrap();
+    // Without the key, and before any start: every one is named.
+    assert_eq!(place.open().unwrap().unusable().collect::<Vec<_>>(), ["a/x", "b.1", "c"]);
+    new_key(&place, 2);
+    place.start().unwrap();
+    let unusable = || place.open().unwrap().unusable().map(String::from).collect::<Vec<_>>();
+    assert_eq!(unusable(), ["a/x", "b.1", "c"]);
+    // Policy may still refer to them: envoys have the values.
+    assert_eq!(place.names().unwrap().len(), 3);
+    assert_eq!(place.get("c").map(|_| ()), Err(SecretError::Lost("c".into())));
+    set(&place, "a/x", "set again", 2);
+    place.remove("c").unwrap();
+    assert_eq!(unusable(), ["b.1"]);
+    // The key comes back: what was set meanwhile stays, under it.
+    let key = parse_seed(Purpose::Master, &first).unwrap();
+    let done = place.import(&key, &mut SplitMix64(5)).unwrap();
+    assert_eq!(done, Imported { encrypted: 1, back: vec!["b.1".into()] });
+    assert_eq!((get(&place, "a/x").unwrap(), get(&place, "b.1").unwrap()), ("set again".into(), "value of b.1".into()));
+    assert_eq!(std::fs::read(&place.key).unwrap(), first);
+    assert!(unusable().is_empty() && place.pending().unwrap().contains(&"b.1".to_string()));
+    // Once more it changes nothing.
+    assert_eq!(place.import(&key, &mut SplitMix64(6)).unwrap(), Imported::default());
 }

@@ -433,6 +433,8 @@ impl World {
                     Answer::Ok
                 };
                 let reply = wire::AuthenticateReply {
+                    recovery_key: server.recovery_key.clone(),
+                    recovery_succession: server.succession.clone(),
                     result: result as i32,
                     epoch: server.epoch,
                     revocation: Some(server.revocation),

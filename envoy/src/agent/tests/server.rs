@@ -30,6 +30,8 @@ pub struct Server {
     pub answer_later_ms: u32,
     pub redirect: Option<wire::Signed>,
     pub recovery: Option<wire::Signed>,
+    pub recovery_key: Vec<u8>,
+    pub succession: Vec<wire::Signed>,
     /// Answers to `Report` that get lost after the commit.
     pub lose_reports: u32,
     pub step_down: bool,
@@ -73,6 +75,8 @@ impl Server {
             answer_later_ms: 0,
             redirect: None,
             recovery: None,
+            recovery_key: Vec::new(),
+            succession: Vec::new(),
             lose_reports: 0,
             step_down: false,
             receipts_seen: 0,

@@ -198,6 +198,28 @@ fn the_recovery_key_moves_the_pins_to_a_rebuilt_server() {
 }
 
 #[test]
+fn a_recovery_key_that_is_made_later_is_pinned_and_gives_way_to_its_successor_alone() {
+    let mut world = settled(145);
+    let [first, second, third] = [97, 98, 99].map(|seed| SigningKey::generate(&mut SplitMix64(seed)));
+    let mut show = |shown: Vec<u8>, succession: Vec<wire::Signed>| {
+        world.take_down("one:1530");
+        let server = world.server();
+        (server.up, server.recovery_key, server.succession) = (true, shown, succession);
+        world.run_for(400_000);
+        world.pins.server.recovery_key
+    };
+    assert_eq!(show(vec![1; 5], Vec::new()), None);
+    assert_eq!(show(first.public().as_bytes().to_vec(), Vec::new()), Some(first.public()));
+    assert_eq!(show(Vec::new(), Vec::new()), Some(first.public()));
+    // Whoever has the server's keys can show another one, but not make this envoy believe in it.
+    let named = |by: &SigningKey, key: &SigningKey| sign(by, Context::RecoveryKey, key.public().as_bytes().to_vec());
+    let third_bytes = || third.public().as_bytes().to_vec();
+    assert_eq!(show(third_bytes(), vec![named(&third, &third)]), Some(first.public()));
+    assert_eq!(show(third_bytes(), vec![named(&second, &third)]), Some(first.public()));
+    assert_eq!(show(third_bytes(), vec![named(&first, &second), named(&second, &third)]), Some(third.public()));
+}
+
+#[test]
 fn an_unknown_envoy_shows_its_receipt() {
     let mut world = settled(150);
     world.take_down("one:1530");

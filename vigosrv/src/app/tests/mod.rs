@@ -66,7 +66,8 @@ fn start(store: &mut MemoryStore, compiled: &Arc<Compiled>, now: Now, log: &mut 
             ca_pem: "ca".into(),
             ca_hash: Hash32([7; 32]),
             recovery: None,
-            recovery_statement: None,
+            recovery_succession: Vec::new(),
+            rebuilt: None,
         },
         settings: Settings {
             interval_ms: common::limits::INTERVAL_DEFAULT_MS,

@@ -138,6 +138,12 @@ impl Reader {
         Ok(Reader { conn, path: path.to_owned() })
     }
 
+    /// Epoch of the server, as committed.
+    pub fn epoch(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT epoch FROM server_state WHERE id = 1";
+        self.conn.query_row(sql, [], |row| bits(row, 0)).map_err(|error| store_error(&self.path, error))
+    }
+
     /// Records, newest first.
     pub fn runs(&mut self, query: &RunQuery) -> Result<Vec<RunItem>, StoreError> {
         self.ask(|conn| {
