@@ -1,11 +1,12 @@
-//! Host name patterns: `*` any run of characters, `?` one character, `[a-z]` and `[!a-z]` one of a set. Case does not
-//! matter, as in DNS. Matching is linear in pattern times text, whatever the pattern.
+//! Patterns of host names and paths: `*` any run of characters, `?` one character, `[a-z]` and `[!a-z]` one of a set. Case does
+//! not matter in names of hosts, as in DNS; it does in paths. Matching is linear in pattern times text, whatever the pattern.
 
 /// A pattern that has been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
     source: String,
     tokens: Vec<Token>,
+    exact: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,12 +35,21 @@ impl std::fmt::Display for BadGlob {
 impl std::error::Error for BadGlob {}
 
 impl Glob {
-    /// Parses a pattern.
+    /// Parses a pattern of host names.
     pub fn try_new(source: &str) -> Result<Glob, BadGlob> {
+        Glob::parse(source, false)
+    }
+
+    /// Parses a pattern of paths: case matters, and `*` and `?` match a slash like any other character.
+    pub fn try_new_exact(source: &str) -> Result<Glob, BadGlob> {
+        Glob::parse(source, true)
+    }
+
+    fn parse(source: &str, exact: bool) -> Result<Glob, BadGlob> {
         if source.is_empty() {
             return Err(BadGlob { at: 0, reason: "a pattern must not be empty" });
         }
-        let chars: Vec<char> = source.to_lowercase().chars().collect();
+        let chars: Vec<char> = if exact { source.chars().collect() } else { source.to_lowercase().chars().collect() };
         let (mut tokens, mut at) = (Vec::new(), 0);
         while at < chars.len() {
             match chars[at] {
@@ -56,7 +66,7 @@ impl Glob {
             }
             at += 1;
         }
-        Ok(Glob { source: source.to_string(), tokens })
+        Ok(Glob { source: source.to_string(), tokens, exact })
     }
 
     /// As it was written.
@@ -66,7 +76,7 @@ impl Glob {
 
     /// Whether the whole text matches.
     pub fn matches(&self, text: &str) -> bool {
-        let text: Vec<char> = text.to_lowercase().chars().collect();
+        let text: Vec<char> = if self.exact { text.chars().collect() } else { text.to_lowercase().chars().collect() };
         // Greedy with one point of return: the last `*` seen. Enough, because a later `*` can absorb what an earlier one could.
         let (mut t, mut p, mut retry) = (0, 0, None);
         while t < text.len() {
@@ -133,6 +143,12 @@ fn set(chars: &[char], start: usize) -> Result<(Token, usize), BadGlob> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn case_matters_in_patterns_of_paths() {
+        let glob = Glob::try_new_exact("Cache/*.tmp").unwrap();
+        assert!(glob.matches("Cache/a/b.tmp") && !glob.matches("cache/b.tmp") && !glob.matches("Cache/b.TMP"));
+    }
 
     #[test]
     fn patterns_match_as_people_expect() {

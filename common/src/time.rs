@@ -102,8 +102,8 @@ fn parse_rfc_3339(text: &str) -> Option<Wall> {
     Some(Wall((minutes * 60 + second) * 1_000 + ms))
 }
 
-/// The inverse of [`civil`].
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+/// Days since 1970-01-01 of (year, month, day) in the proleptic Gregorian calendar: the inverse of [`civil`].
+pub fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let shifted_year = if month <= 2 { year - 1 } else { year };
     let era = shifted_year.div_euclid(400);
     let year_of_era = shifted_year.rem_euclid(400);
@@ -114,7 +114,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 
 /// Days since 1970-01-01 to (year, month, day) in the proleptic Gregorian calendar: the inverse of counting days in
 /// 400-year eras that start on March 1, so that the leap day comes last.
-fn civil(days: i64) -> (i64, i64, i64) {
+pub fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);

@@ -18,7 +18,7 @@ fn files() -> Vec<(String, String)> {
 #[test]
 fn the_guide_s_policy_compiles_and_gives_what_it_says() {
     let files = files();
-    assert_eq!(files.len(), 9, "{files:#?}");
+    assert_eq!(files.len(), 10, "{files:#?}");
     let tree: Tree = files.into_iter().collect();
     let compiled = compile(&tree).unwrap_or_else(|errors| panic!("{}", common::yaml::render(&errors)));
     let bundle = |host: &str| {

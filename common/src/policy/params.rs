@@ -44,7 +44,7 @@ pub enum Kind {
     Name,
     /// One such name, or a list of them.
     Names,
-    /// Whole number within bounds.
+    /// Whole number within bounds; also as text, as a variable may hold it.
     Int(i64, i64),
     /// Length of time: `90s`, `5m`, `2h`.
     Duration,
@@ -251,6 +251,11 @@ impl Param {
                 .all(|item| is_templated(item) && templates || text_of(item).is_some_and(|text| is_name(&text))),
             (Kind::Names, _) => text_of(value).is_some_and(|text| is_name(&text)),
             (Kind::Int(least, most), Value::Int(n)) => (least..=most).contains(n),
+            (Kind::Int(least, most), Value::Str(text)) => {
+                // No sign, no blanks: what an executor parses of it is the same number.
+                let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+                text.parse().is_ok_and(|n| digits && (least..=most).contains(&n))
+            }
             (Kind::Duration, Value::Str(text)) => crate::units::duration_ms(text).is_ok(),
             (Kind::Url, Value::Str(text)) => is_url(text),
             (Kind::Digest, Value::Str(text)) => text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()),
@@ -414,6 +419,7 @@ mod tests {
         assert_eq!(problems("file_line", &[path.clone(), ("state", text("{{ vars.s }}"))]), [""; 0]);
         let argv = Value::List(vec![text("echo"), Value::Int(1)]);
         assert_eq!(problems("exec", &[("command", argv), ("returns", Value::Int(3))]), [""; 0]);
+        assert_eq!(problems("group", &[("groupname", text("g")), ("gid", text("07"))]), [""; 0]);
     }
 
     #[test]

@@ -4,7 +4,10 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use crate::glob::Glob;
 use crate::policy::firewall::Rule;
+use crate::policy::params::is_absolute;
+use crate::units::size_bytes;
 
 /// How a text must look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +18,10 @@ pub enum Shape {
     Cron(CronField),
     /// Name of a file in `/etc/cron.d`: cron ignores names with a dot.
     CronJob,
+    /// Name of a database, or the path of one that is a file; no address with a password in it.
+    Database,
+    /// Where a database server is: a host, an address, or the path of a socket.
+    DatabaseHost,
     /// Text without blanks: a field of a table.
     Field,
     /// Branch, tag or commit of git.
@@ -49,10 +56,14 @@ pub enum Shape {
     PasswordHash,
     /// JSON pointer (RFC 6901), not the whole document.
     Pointer,
+    /// Patterns of paths, with commas between them.
+    Patterns,
     /// Public key of OpenSSH: its type, its base64, perhaps a comment.
     PublicKey,
     /// Name of a repository of packages.
     Repository,
+    /// Length in bytes, with a unit.
+    Size,
     /// Name of a kernel setting.
     Sysctl,
     /// Version of a package, or the start of one and `*`.
@@ -95,6 +106,8 @@ impl Shape {
                 Shape::Address => text.parse::<IpAddr>().is_ok(),
                 Shape::Cron(field) => text.split(',').all(|item| field.takes(item)),
                 Shape::CronJob => is_made_of(text, b"_-") && !text.starts_with('-'),
+                Shape::Database => is_absolute(text) || is_made_of(text, b"_-$.") && !text.starts_with(['-', '.']),
+                Shape::DatabaseHost => is_absolute(text) || is_host_name(text) || text.parse::<IpAddr>().is_ok(),
                 Shape::Field => trimmed && !text.contains(char::is_whitespace) && !text.starts_with('#'),
                 Shape::FirewallRule => Rule::parse(text).is_some(),
                 Shape::HostName => is_host_name(text),
@@ -121,10 +134,12 @@ impl Shape {
                     !text.contains([':', ' ', '\t']) && text.is_ascii() && text.starts_with(['$', '!', '*', '_'])
                 }
                 Shape::Pointer => pointer(text).is_some(),
+                Shape::Patterns => text.split(',').all(|one| Glob::try_new_exact(one.trim()).is_ok()),
                 Shape::PublicKey => PublicKey::parse(text).is_some(),
                 Shape::Repository => {
                     is_made_of(text, b"_-") && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
                 }
+                Shape::Size => size_bytes(text).is_ok(),
                 Shape::Sysctl => sysctl_path(text).is_some(),
                 Shape::Version => {
                     let start = text.strip_suffix('*').unwrap_or(text);
@@ -147,6 +162,8 @@ impl Shape {
             Shape::Cron(CronField::Month) => "months as cron takes them: `*`, `1-6`, `jan,jul`",
             Shape::Cron(CronField::Weekday) => "days of the week as cron takes them: `*`, `1-5`, `sun`",
             Shape::CronJob => "a name of letters, digits, dashes and underscores",
+            Shape::Database => "the name of a database, or the path of a file of SQLite",
+            Shape::DatabaseHost => "the name or the address of a host, or the path of a socket",
             Shape::Field => "text without blanks",
             Shape::FirewallRule => {
                 "a rule such as `allow 22/tcp`, `allow 80,443/tcp from 10.0.0.0/8 on eth0`, `deny any from ::1`, `allow icmp`"
@@ -176,8 +193,10 @@ impl Shape {
                 "a hash as crypt(3) makes it (starting with `$`), `!` or `*`; never the password itself"
             }
             Shape::Pointer => "a JSON pointer, such as /log/level (`~1` is a slash in a key, `~0` a tilde)",
+            Shape::Patterns => "patterns such as `*.tmp`, with commas between them",
             Shape::PublicKey => "a public key of OpenSSH on one line, such as `ssh-ed25519 AAAA.. comment`",
             Shape::Repository => "a name of letters, digits, dashes and underscores",
+            Shape::Size => "a size, such as 512M or 10G",
             Shape::Sysctl => "the name of a kernel setting, such as net.ipv4.ip_forward",
             Shape::Version => "a version, or its first part and `*`",
             Shape::Zone => "the name of a time zone, such as Europe/Berlin or Etc/UTC",
@@ -348,6 +367,12 @@ mod tests {
             (Shape::Cron(CronField::Weekday), &["sun", "1-5", "7", "Mon,Fri"], &["8", "monday", "5-1"]),
             (Shape::Cron(CronField::Month), &["1-12", "jan"], &["0", "13"]),
             (Shape::CronJob, &["a-b_1"], &["a.b", "", "-a", "a/b"]),
+            (
+                Shape::Database,
+                &["shop", "/srv/a b.db", "a-b_1"],
+                &["", "-x", "a=b", "postgres://u:p@h/d", "a b", "../x"],
+            ),
+            (Shape::DatabaseHost, &["db-1.example.com", "::1", "/run/postgresql"], &["", "-h", "a b", "run/x"]),
             (Shape::Field, &["noatime,ro"], &["a b", "", "#a", "a\nb"]),
             (
                 Shape::GitRevision,
@@ -396,6 +421,8 @@ mod tests {
                 &[KEY],
                 &["", "ssh-ed25519", "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIA==", "ssh-ed25519 !!!!"],
             ),
+            (Shape::Patterns, &["*.tmp", "a/b, /run/", "[a-z]*"], &["", "a,,b", "[a", "a,"]),
+            (Shape::Size, &["0", "512M", "1G", "10GB"], &["", "G", "1.5G", "-1"]),
             (Shape::Repository, &["nginx", "local-1"], &["", "-a", "a.b", "a/b", "a b", "a]"]),
             (
                 Shape::Sysctl,

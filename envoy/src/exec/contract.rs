@@ -18,6 +18,11 @@ pub trait Statement {
     /// Removes the difference that the last probe found, or leaves the old state usable.
     fn converge(&mut self, host: &mut Host) -> Result<(), Fault>;
 
+    /// What to add to the report of a change, in few words; may be empty.
+    fn told(&self) -> String {
+        String::new()
+    }
+
     /// How the state that the last probe found can be had again, for `confirm`.
     fn back(&mut self, _host: &mut Host) -> Result<Back, Fault> {
         Err(Fault::Parameter("`confirm` does not work here: what was there cannot be put back".to_string()))
@@ -124,7 +129,11 @@ fn try_settle(statement: &mut dyn Statement, host: &mut Host, task: &Task<'_>) -
             return Err(Fault::Failed(format!("it still differs after it was {what}")));
         }
     }
-    let message = drift.describe(task.enforce);
+    let mut message = drift.describe(task.enforce);
+    let told = if task.enforce { statement.told() } else { String::new() };
+    if !told.is_empty() {
+        message = format!("{message}; {told}");
+    }
     Ok(Verdict { outcome: Outcome::Changed, message, diff: drift.diff })
 }
 

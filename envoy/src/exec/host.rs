@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -29,7 +29,7 @@ use super::secrets::Secrets;
 use super::undo::{Kept, Undo};
 use crate::agent::TraitTree;
 use crate::sys::accounts::{Accounts, User};
-use crate::sys::child::{self, Finished, RunAs, Spec, StopFlag};
+use crate::sys::child::{self, Finished, Poured, RunAs, Spec, StopFlag};
 use crate::sys::root::{Place, Root, WalkError, real_path};
 use crate::sys::unsynced::Unsynced;
 
@@ -75,6 +75,8 @@ pub struct Host {
     pub undo: Option<Undo>,
     /// No server answered when a change was to be confirmed.
     pub unreachable: bool,
+    /// Directories of snapshots, and the resource that each belongs to.
+    snapshot_targets: HashMap<String, String>,
     /// Changes of this run that wait to be confirmed.
     pub kept: Option<Kept>,
 }
@@ -136,6 +138,7 @@ impl Host {
             is_tainted: false,
             undo: input.undo.clone(),
             unreachable: false,
+            snapshot_targets: HashMap::new(),
             kept: None,
         })
     }
@@ -199,6 +202,24 @@ impl Host {
     pub fn uid_of(&mut self, name: &str) -> Result<u32, Fault> {
         let missing = || Fault::Failed(format!("there is no user `{name}` in /etc/passwd"));
         self.look_up(|accounts| accounts.uid(name)).ok_or_else(missing)
+    }
+
+    /// Takes a directory for the snapshots of one resource. Two in one would each take the other's for its own, and one of them
+    /// would never be kept.
+    pub fn claim_snapshots(&mut self, path: &str, name: &str) -> Result<(), Fault> {
+        let own =
+            self.snapshot_targets.entry(path.trim_end_matches('/').to_string()).or_insert_with(|| name.to_string());
+        if own == name {
+            return Ok(());
+        }
+        Err(Fault::Failed(format!(
+            "the snapshots of `{own}` are in {path} already: give each resource a `target_path`"
+        )))
+    }
+
+    /// Whether there is a user of this name or number.
+    pub fn has_user(&mut self, name: &str) -> bool {
+        self.look_up(|accounts| accounts.user(name)).is_some()
     }
 
     /// The root, where it is not the host's own.
@@ -420,11 +441,23 @@ impl Host {
 
     /// The same with another bound of what is kept of each output.
     pub fn run_keeping(&mut self, order: &Order<'_>, keep: usize) -> Result<Finished, Fault> {
+        let spec = self.spec(order, keep)?;
+        child::run(&spec, &self.clock, order.deadline, &self.stop).map_err(Fault::io("start", &program_of(order)))
+    }
+
+    /// The same for one whose standard output goes elsewhere.
+    pub fn run_into(&mut self, order: &Order<'_>, sink: &mut child::Sink<'_>) -> Result<Poured, Fault> {
+        let spec = self.spec(order, limits::CHILD_OUTPUT_BYTES_MAX)?;
+        let poured = child::run_into(&spec, &self.clock, order.deadline, &self.stop, sink);
+        poured.map_err(Fault::io("start", &program_of(order)))
+    }
+
+    fn spec<'o>(&mut self, order: &Order<'o>, keep: usize) -> Result<Spec<'o>, Fault> {
         // It may take the host down with it.
         self.sync()?;
         let user = order.user.map(|name| self.user(name)).transpose()?;
         let directory = self.working_directory(order.cwd)?;
-        let spec = Spec {
+        Ok(Spec {
             argv: order.argv.clone(),
             environment: self.environment(user.as_ref(), order.environment),
             directory,
@@ -432,9 +465,7 @@ impl Host {
             umask: order.umask,
             stdin: order.stdin,
             keep,
-        };
-        let program = order.argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
-        child::run(&spec, &self.clock, order.deadline, &self.stop).map_err(Fault::io("start", &program))
+        })
     }
 
     /// The shell with a line for it.
@@ -497,6 +528,11 @@ impl Host {
             self.notes.push(text.to_string());
         }
     }
+}
+
+/// What an order starts, for messages.
+fn program_of(order: &Order<'_>) -> String {
+    order.argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// A path without links; as it is where there is nothing.

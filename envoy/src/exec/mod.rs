@@ -3,6 +3,7 @@
 //! A shell: it acts on the host, and decides only how. What to do, in which order and what follows is `plan`.
 
 mod accounts;
+mod backups;
 mod commands;
 mod containers;
 mod contract;

@@ -15,7 +15,7 @@ use super::diff::NOT_SHOWN;
 use super::host::Host;
 use super::input::RunInput;
 use super::secrets::Secrets;
-use super::{accounts, commands, containers, files, packages, services, sources, system, undo};
+use super::{accounts, backups, commands, containers, files, packages, services, sources, system, undo};
 use crate::plan::{Hands, Options, Params, Task, Verdict, Walked, walk};
 use crate::report::RunReport;
 
@@ -51,6 +51,8 @@ const EXECUTORS: &[(&str, Executor)] = &[
     ("systemd_timer", system::systemd_timer::run),
     ("timezone", system::timezone::run),
     ("container", containers::container::run),
+    ("backup", backups::backup::run),
+    ("db_backup", backups::db_backup::run),
     ("git", sources::git::run),
     ("package", packages::package::run),
     ("nonrepo_package", packages::nonrepo::run),

@@ -62,6 +62,11 @@ impl Tool {
         Tool::find(host, name).ok_or_else(missing)
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// With variables on top of the usual.
     pub fn with_environment(mut self, variables: &[(&str, &str)]) -> Tool {
         self.environment = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();

@@ -37,6 +37,11 @@ const KILL_TO_LEAVE_MS: u64 = 1_000;
 /// Bytes read from a pipe after its child has ended.
 const DRAIN_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes read from a pipe at once.
+const PIECE_BYTES: usize = 4 << 10;
+/// The same where all of it is wanted: what a pipe holds.
+const SINK_PIECE_BYTES: usize = 64 << 10;
+
 /// Asks a run to stop. Shared with the thread that runs.
 #[derive(Debug, Default)]
 pub struct StopFlag(AtomicU64);
@@ -154,17 +159,47 @@ impl Tail {
     }
 }
 
+/// A child that has ended, whose standard output went elsewhere.
+#[derive(Debug)]
+pub struct Poured {
+    /// The child; of its standard output nothing is kept.
+    pub finished: Finished,
+    /// Why its output could not be taken; it was then ended.
+    pub unwritten: Option<io::Error>,
+}
+
+/// What takes standard output, piece by piece.
+pub type Sink<'s> = dyn FnMut(&[u8]) -> io::Result<()> + 's;
+
 /// Starts a child and waits until it has ended, at the latest a few seconds after the deadline.
 pub fn run(spec: &Spec<'_>, clock: &Clock, deadline: Mono, stop: &StopFlag) -> io::Result<Finished> {
+    end(Running::start(spec)?, clock, deadline, stop).map(|poured| poured.finished)
+}
+
+/// The same for one that writes more than can be kept.
+pub fn run_into(
+    spec: &Spec<'_>,
+    clock: &Clock,
+    deadline: Mono,
+    stop: &StopFlag,
+    sink: &mut Sink<'_>,
+) -> io::Result<Poured> {
     let mut running = Running::start(spec)?;
+    running.piece.resize(SINK_PIECE_BYTES, 0);
+    running.sink = Some(sink);
+    end(running, clock, deadline, stop)
+}
+
+fn end(mut running: Running<'_, '_>, clock: &Clock, deadline: Mono, stop: &StopFlag) -> io::Result<Poured> {
     let ended = running.wait(clock, deadline, stop);
     running.drain();
     running.out.1.cut();
     running.err.1.cut();
-    Ok(Finished { ended: ended?, stdout: running.out.1, stderr: running.err.1 })
+    let finished = Finished { ended: ended?, stdout: running.out.1, stderr: running.err.1 };
+    Ok(Poured { finished, unwritten: running.unwritten })
 }
 
-struct Running<'a> {
+struct Running<'a, 's> {
     child: Child,
     group: Pid,
     exit: Option<OwnedFd>,
@@ -172,6 +207,10 @@ struct Running<'a> {
     input: &'a [u8],
     out: (Option<OwnedFd>, Tail),
     err: (Option<OwnedFd>, Tail),
+    /// What is read at once.
+    piece: Vec<u8>,
+    sink: Option<&'s mut Sink<'s>>,
+    unwritten: Option<io::Error>,
 }
 
 /// How far the ending of a child has come.
@@ -182,8 +221,8 @@ enum Stage {
     Killed { until: Mono },
 }
 
-impl<'a> Running<'a> {
-    fn start(spec: &Spec<'a>) -> io::Result<Running<'a>> {
+impl<'a> Running<'a, '_> {
+    fn start(spec: &Spec<'a>) -> io::Result<Self> {
         let mut command = Command::new(&spec.argv[0]);
         command.args(&spec.argv[1..]).env_clear().envs(spec.environment.iter().map(|(name, value)| (name, value)));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -214,6 +253,9 @@ impl<'a> Running<'a> {
             input: spec.stdin,
             out: (out.map(OwnedFd::from), Tail::new(spec.keep)),
             err: (err.map(OwnedFd::from), Tail::new(spec.keep)),
+            piece: vec![0; PIECE_BYTES],
+            sink: None,
+            unwritten: None,
         };
         for pipe in [&running.stdin, &running.out.0, &running.err.0].into_iter().flatten() {
             fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -238,6 +280,10 @@ impl<'a> Running<'a> {
             {
                 stopped = true;
                 deadline = deadline.min(now + grace_ms);
+            }
+            if self.unwritten.is_some() {
+                // Nobody wants the rest.
+                deadline = deadline.min(now);
             }
             stage = match stage {
                 Stage::Running if now >= deadline => {
@@ -300,12 +346,37 @@ impl<'a> Running<'a> {
             Err(errno) => return Err(errno.into()),
         }
         self.feed();
-        for (pipe, tail) in [&mut self.out, &mut self.err] {
-            if pipe.as_ref().is_some_and(|fd| !pull(fd.as_fd(), tail, limits::CHILD_OUTPUT_BYTES_MAX)) {
-                *pipe = None;
-            }
-        }
+        self.pull(limits::CHILD_OUTPUT_BYTES_MAX, limits::CHILD_OUTPUT_BYTES_MAX);
         Ok(())
+    }
+
+    /// Takes what is in the pipes, about as much of each as is allowed, and closes those that have come to their end.
+    fn pull(&mut self, out_max: usize, err_max: usize) {
+        let (out, err) = (&mut self.out, &mut self.err);
+        let (sink, unwritten) = (&mut self.sink, &mut self.unwritten);
+        let mut pour = |bytes: &[u8]| match sink {
+            None => {
+                out.1.push(bytes);
+                true
+            }
+            Some(sink) => match sink(bytes) {
+                Ok(()) => true,
+                Err(error) => {
+                    *unwritten = Some(error);
+                    false
+                }
+            },
+        };
+        if out.0.as_ref().is_some_and(|fd| !pull(fd.as_fd(), out_max, &mut self.piece, &mut pour)) {
+            out.0 = None;
+        }
+        let mut keep = |bytes: &[u8]| {
+            err.1.push(bytes);
+            true
+        };
+        if err.0.as_ref().is_some_and(|fd| !pull(fd.as_fd(), err_max, &mut self.piece, &mut keep)) {
+            err.0 = None;
+        }
     }
 
     fn feed(&mut self) {
@@ -322,22 +393,21 @@ impl<'a> Running<'a> {
     }
 
     fn drain(&mut self) {
-        for (pipe, tail) in [&mut self.out, &mut self.err] {
-            if let Some(fd) = pipe.take() {
-                pull(fd.as_fd(), tail, DRAIN_BYTES_MAX);
-            }
-        }
+        self.pull(DRAIN_BYTES_MAX, DRAIN_BYTES_MAX);
+        (self.out.0, self.err.0) = (None, None);
     }
 }
 
-/// Reads what is there, at most about `max` bytes; `false` at the end of the stream.
-fn pull(fd: BorrowedFd<'_>, tail: &mut Tail, max: usize) -> bool {
-    let (mut piece, mut total) = ([0; 4096], 0);
+/// Reads what is there, at most about `max` bytes; `false` at the end of the stream, or where nobody takes more of it.
+fn pull(fd: BorrowedFd<'_>, max: usize, piece: &mut [u8], take: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+    let mut total = 0;
     while total < max {
-        match nix::unistd::read(fd, &mut piece) {
+        match nix::unistd::read(fd, piece) {
             Ok(0) => return false,
             Ok(n) => {
-                tail.push(&piece[..n]);
+                if !take(&piece[..n]) {
+                    return false;
+                }
                 total += n;
             }
             Err(Errno::EINTR) => {}
@@ -436,6 +506,28 @@ mod tests {
         let done = run(&script, &clock, deadline, &StopFlag::default()).unwrap();
         assert!(done.stdout.bytes.len() <= limits::CHILD_OUTPUT_BYTES_MAX);
         assert!(done.stdout.text().starts_with('[') && done.stdout.text().ends_with("END\n"));
+    }
+
+    #[test]
+    fn what_is_poured_is_whole_and_a_sink_that_refuses_ends_the_child() {
+        let clock = Clock::system();
+        let started = clock.now().mono;
+        let deadline = started + 60_000;
+        let script = "head -c 3000000 /dev/zero; echo END; echo said >&2; exit 5";
+        let mut all = Vec::new();
+        let mut keep = |piece: &[u8]| {
+            all.extend_from_slice(piece);
+            Ok(())
+        };
+        let done = run_into(&spec(script, b""), &clock, deadline, &StopFlag::default(), &mut keep).unwrap();
+        assert_eq!((done.finished.ended, done.unwritten.is_some()), (Ended::Exited(5), false));
+        assert_eq!((done.finished.stdout.text(), done.finished.stderr.text()), (String::new(), "said\n".to_string()));
+        assert_eq!((all.len(), &all[3_000_000..]), (3_000_004, &b"END\n"[..]));
+        let mut refuse = |_: &[u8]| Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        let endless = spec("while :; do echo x; done", b"");
+        let done = run_into(&endless, &clock, deadline, &StopFlag::default(), &mut refuse).unwrap();
+        assert_eq!(done.unwritten.and_then(|error| error.raw_os_error()), Some(libc::ENOSPC));
+        assert!(clock.now().mono.since(started) < 30_000);
     }
 
     #[test]

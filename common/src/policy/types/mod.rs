@@ -2,6 +2,7 @@
 //! reads by them, and the reference for people is made of them. Plain data: what a type does is an executor of the agent.
 
 mod accounts;
+mod backups;
 mod commands;
 mod containers;
 mod files;
@@ -33,6 +34,7 @@ pub const GROUPS: &[Group] = &[
     Group { title: "Packages", types: packages::TYPES },
     Group { title: "Sources", types: sources::TYPES },
     Group { title: "Containers", types: containers::TYPES },
+    Group { title: "Backups", types: backups::TYPES },
 ];
 
 /// Every type.

@@ -64,14 +64,16 @@ impl<'t> Line<'t> {
         }
     }
 
-    fn argv(&self) -> Vec<OsString> {
+    /// What to start.
+    pub fn argv(&self) -> Vec<OsString> {
         match self {
             Line::Shell(line) => Host::shell(line),
             Line::Program(words) => words.iter().map(OsString::from).collect(),
         }
     }
 
-    fn text(&self) -> Cow<'_, str> {
+    /// As it was written, or nearly.
+    pub fn text(&self) -> Cow<'_, str> {
         match self {
             Line::Shell(line) => Cow::Borrowed(line),
             Line::Program(words) => Cow::Owned(words.join(" ")),

@@ -83,6 +83,7 @@ fn base(kind: &Type) -> Params {
     let bundle = common::policy::compile_file("x.vgo", file.as_bytes(), &mut load).expect("an example");
     let mut params: BTreeMap<String, Value> = bundle.resources.into_iter().next().unwrap().params;
     let instead: &[(&str, &str, &str)] = &[
+        ("backup", "source_dir", "/home"),
         ("exec", "command", "tell exec; exit 0"),
         ("exec", "creates", "/d/never"),
         ("process", "command", "tell process"),
@@ -149,9 +150,12 @@ fn host(ends: &str) -> Sandbox {
         "git",
         "modprobe",
         "mount",
+        "mysqldump",
         "nft",
+        "pg_dump",
         "podman",
         "rpm",
+        "sqlite3",
         "systemctl",
         "tar",
         "tell",

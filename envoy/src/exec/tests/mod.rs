@@ -2,6 +2,7 @@
 //! same entry as the daemon. What is particular to a type is in its own file beside this one.
 
 mod accounts;
+mod backup;
 mod blockinfile;
 mod canary;
 mod census;
@@ -9,7 +10,9 @@ mod command;
 mod container;
 mod contracts;
 mod custom;
+mod db_backup;
 mod directory;
+mod examples;
 mod fetched;
 mod file;
 mod file_line;
@@ -27,6 +30,7 @@ mod repository;
 mod runner;
 mod sandbox;
 mod services;
+mod snapshots;
 mod sshkey;
 mod suite;
 mod symlink;

@@ -13,7 +13,7 @@ use common::bundle::{BlobRef, Bundle, Resource, SealedSecret, Value};
 use common::crypto::sha256;
 use common::ids::{Hash32, Uuid};
 use common::outcome::Outcome;
-use common::sys::Clock;
+use common::sys::{Clock, TestClock};
 
 use crate::agent::{RunOrder, TraitTree};
 use crate::exec::{Blob, Blobs, Promises, RunInput, Undo, Unseal, run};
@@ -48,6 +48,7 @@ pub struct Sandbox {
     pub secrets: Vec<SealedSecret>,
     pub live: bool,
     pub search_path: Option<String>,
+    pub clock: Clock,
 }
 
 impl Sandbox {
@@ -67,6 +68,7 @@ impl Sandbox {
             secrets: Vec::new(),
             live: false,
             search_path: None,
+            clock: Clock::system(),
         }
     }
 
@@ -91,6 +93,12 @@ impl Sandbox {
         // What scripts are made of, and nothing else: no real tool is to be found.
         self.write("/tools/log", "");
         self.search_path = Some(self.at("/tools").display().to_string());
+    }
+
+    /// From now on it is this moment.
+    pub fn set_wall(&mut self, rfc_3339: &str) {
+        let clock = TestClock::parse(&format!("wall={rfc_3339}")).unwrap();
+        self.clock = Clock::test(clock);
     }
 
     /// What fake tools were called with since the last time.
@@ -141,7 +149,7 @@ impl Sandbox {
             allow_self: self.allow_self,
             protected: self.protected.clone(),
             stop: Arc::clone(&self.stop),
-            clock: Clock::system(),
+            clock: self.clock.clone(),
         }
     }
 
