@@ -220,6 +220,8 @@ pub const DATABASE_BUSY_MS: u64 = 5_000;
 pub const WAL_CHECKPOINT_BYTES: u64 = 32 << 20;
 /// Server: a WAL that grew to this (a reader holds it) is truncated, waiting for readers, in bytes.
 pub const WAL_EMERGENCY_BYTES: u64 = 1 << 30;
+/// Server: a WAL that grew to this while Litestream, to whom it was left, does not run is copied back by the server, in bytes.
+pub const WAL_UNREPLICATED_BYTES: u64 = 256 << 20;
 
 /// Archive: members.
 pub const BACKUP_MEMBERS_MAX: usize = 1_000_000;
@@ -250,7 +252,7 @@ pub const READ_STEPS_BETWEEN: u64 = 10_000;
 
 const_assert!(READ_STEPS_BETWEEN * 100 <= READ_STEPS_MAX);
 const_assert!(WRITER_GROUP_MAX <= WRITER_QUEUE_MAX && WRITER_GROUP_BYTES_MAX <= WRITER_QUEUE_BYTES_MAX);
-const_assert!(WAL_CHECKPOINT_BYTES * 4 <= WAL_EMERGENCY_BYTES);
+const_assert!(WAL_CHECKPOINT_BYTES * 4 <= WAL_UNREPLICATED_BYTES && WAL_UNREPLICATED_BYTES * 4 <= WAL_EMERGENCY_BYTES);
 const_assert!(REPORT_BYTES_MAX < MESSAGE_BYTES_MAX);
 // A bundle travels with its assignment and framing.
 const_assert!(BUNDLE_BYTES_MAX + (1 << 20) <= MESSAGE_BYTES_MAX);

@@ -10,6 +10,7 @@ pub mod config;
 pub mod fleet;
 pub mod fuzz;
 pub mod keys;
+pub mod litestream;
 pub mod net;
 pub mod policy;
 pub mod publish;

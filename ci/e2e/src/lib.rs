@@ -8,6 +8,7 @@ mod machine;
 mod mounts;
 mod process;
 mod proxy;
+pub mod replica;
 mod router;
 mod site;
 pub mod trace;

@@ -95,7 +95,7 @@ const SERVER: Crate = Crate {
         row("rpc", Kind::Core, &["app", "fleet", "policy", "secrets=vault.rs", "store=ops.rs"]),
         row("store", Kind::Shell, &["sys"]),
         row("publish", Kind::Shell, &["policy", "sys"]),
-        row("config", Kind::Shell, &["app", "secrets=mod.rs", "sys"]),
+        row("config", Kind::Shell, &["app", "litestream=settings.rs", "secrets=mod.rs", "sys"]),
         row("keys", Kind::Shell, &["app", "config=mod.rs", "sys"]),
         row(
             "net",
@@ -104,7 +104,13 @@ const SERVER: Crate = Crate {
         ),
         // Operators' reads go to the read-only connection and to the tree on disk, past the core: exceptions on purpose, so that no page view
         // takes a turn of the loop that answers check-ins.
-        row("api", Kind::Shell, &["app", "fleet", "policy", "publish!", "secrets!", "sys", "store!"]),
+        row(
+            "api",
+            Kind::Shell,
+            &["app", "fleet", "litestream=state.rs", "policy", "publish!", "secrets!", "sys", "store!"],
+        ),
+        // Whose a replica is stands in a database, as that is what Litestream carries; and who copies the WAL back changes hands.
+        row("litestream", Kind::Shell, &["store!", "sys"]),
         row("secrets", Kind::Shell, &["sys"]),
         // An archive is of everything: where it is (config), whether the certificate fits this host (keys), whether the secrets open,
         // which schema is known (store).

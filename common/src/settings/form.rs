@@ -15,6 +15,8 @@ pub enum Form {
     Text,
     /// A text, not empty, that may hold a password: `secret:PATH` stands for the value of a secret.
     Sensitive,
+    /// The same, or nothing.
+    SensitiveOrNone,
     /// One of these. The second list is known and not available yet.
     Choice(&'static [&'static str], &'static [&'static str]),
     /// A path, relative to the root of the program that reads it.
@@ -106,7 +108,7 @@ impl Form {
         if key.starts_with("secrets.") {
             return Err(wrong("but it says where secrets are").cure("write the value itself"));
         }
-        if !matches!(self, Form::Sensitive) {
+        if !matches!(self, Form::Sensitive | Form::SensitiveOrNone) {
             return Err(wrong("but it is shown and logged, so no secret may stand here").cure("write the value itself"));
         }
         if !is_secret_path(path) {
@@ -124,7 +126,7 @@ impl Form {
         let wrong = || doc.wrong_type(node, key, &self.describe());
         match *self {
             Form::Bool => doc.expect_bool(node, key).map(Value::Bool),
-            Form::Text => Ok(Value::Text(text()?.to_string())),
+            Form::Text | Form::SensitiveOrNone => Ok(Value::Text(text()?.to_string())),
             Form::Path | Form::Sensitive => Ok(Value::Text(doc.expect_name(node, key)?.to_string())),
             Form::Choice(now, later) => match text()? {
                 given if now.contains(&given) => Ok(Value::Text(given.to_string())),
@@ -184,7 +186,7 @@ impl Form {
             Form::Bool => "true or false".into(),
             Form::Text => "text".into(),
             Form::Path => "a path".into(),
-            Form::Sensitive => "text, or `secret:PATH`".into(),
+            Form::Sensitive | Form::SensitiveOrNone => "text, or `secret:PATH`".into(),
             Form::Choice(now, _) => format!("one of {}", now.join(", ")),
             Form::Hostname => "a host name".into(),
             Form::Listen => "an address to listen on, such as `:1530`, `10.0.0.1:1530` or `[::1]:0`".into(),

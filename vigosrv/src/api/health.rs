@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use common::outcome::Status;
+use common::time::Wall;
 use serde_json::{Value, json};
 
 use super::{Context, Respond, Response};
 use crate::app::{AdminReply, AdminRequest, Stats};
+use crate::litestream::state::Replication;
 
 /// For load balancers and probes: no authentication, no names.
 pub(super) fn health(context: &Arc<Context>, respond: Respond) {
@@ -71,7 +73,21 @@ pub(super) fn status(context: &Arc<Context>, respond: Respond) {
             "disk_full": stats.disk_full,
             "database_damage": context.damage.get(),
             "pending_writes": stats.pending_writes,
+            "replica": context.replication.as_ref().map(|watch| replica(&watch.now(), context.backend.now().wall)),
             "notes": context.notes,
         }))
     });
+}
+
+/// `lag_ms` is the time since Litestream last said that the replica has everything.
+fn replica(state: &Replication, now: Wall) -> Value {
+    json!({
+        "url": state.url,
+        "stage": state.stage.name(),
+        "lag_ms": state.lag_ms(now),
+        "synced": state.synced.map(|at| at.to_string()),
+        "restarts": state.restarts,
+        "errors": state.errors,
+        "trouble": state.trouble,
+    })
 }

@@ -4,10 +4,12 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use common::outcome::Status;
+use common::time::Wall;
 
 use super::{Context, Respond, Response};
 use crate::app::{AdminReply, AdminRequest, Stats};
 use crate::fleet::Totals;
+use crate::litestream::state::{Replication, Stage};
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -19,19 +21,17 @@ pub(super) fn metrics(context: &Arc<Context>, respond: Respond) {
         let uptime = context_later.backend.now().mono.since(context_later.started.mono);
         let wal = std::fs::metadata(context_later.root.join("db/vigo.db-wal")).map_or(0, |meta| meta.len());
         let damaged = context_later.damage.get().is_some();
-        Response::text(TEXT, render(&stats, &totals, uptime, wal, damaged))
+        let mut text = render(&stats, &totals, uptime, wal, damaged);
+        if let Some(watch) = &context_later.replication {
+            text += &replication(&watch.now(), context_later.backend.now().wall);
+        }
+        Response::text(TEXT, text)
     });
 }
 
 fn render(stats: &Stats, totals: &Totals, uptime_ms: u64, wal_bytes: u64, damaged: bool) -> String {
     let mut out = String::with_capacity(4_096);
-    let mut one = |name: &str, kind: &str, help: &str, rows: &[(&str, u64)]| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "# HELP vigo_{name} {help}\n# TYPE vigo_{name} {kind}");
-        for (labels, value) in rows {
-            let _ = writeln!(out, "vigo_{name}{labels} {value}");
-        }
-    };
+    let mut one = |name: &str, kind: &str, help: &str, rows: &[(&str, u64)]| family(&mut out, name, kind, help, rows);
     let statuses: Vec<(String, u64)> = Status::ALL
         .iter()
         .zip(totals.by_status)
@@ -75,18 +75,43 @@ fn render(stats: &Stats, totals: &Totals, uptime_ms: u64, wal_bytes: u64, damage
     out
 }
 
+/// Only where a replica is wanted.
+fn replication(state: &Replication, now: Wall) -> String {
+    let mut out = String::new();
+    let mut one = |name: &str, kind: &str, help: &str, value: u64| family(&mut out, name, kind, help, &[("", value)]);
+    let up = state.stage == Stage::Replicating;
+    one("replica_up", "gauge", "1 while Litestream replicates the database.", u64::from(up));
+    let refused = state.stage == Stage::Refused;
+    one("replica_refused", "gauge", "1 while the replica is another server's.", u64::from(refused));
+    let lag = state.lag_ms(now).div_ceil(1_000);
+    one("replica_lag_seconds", "gauge", "Seconds since the replica last had everything, as Litestream says.", lag);
+    one("replica_restarts_total", "counter", "How often Litestream had to be started again.", state.restarts);
+    one("replica_errors_total", "counter", "Errors that Litestream logged.", state.errors);
+    out
+}
+
+fn family(out: &mut String, name: &str, kind: &str, help: &str, rows: &[(&str, u64)]) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "# HELP vigo_{name} {help}\n# TYPE vigo_{name} {kind}");
+    for (labels, value) in rows {
+        let _ = writeln!(out, "vigo_{name}{labels} {value}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_line_is_prometheus_text_and_totals_are_counters() {
-        let text = render(&Stats::default(), &Totals::default(), 5_000, 9, false);
+        let mut text = render(&Stats::default(), &Totals::default(), 5_000, 9, false);
+        text += &replication(&Replication::default(), Wall(2_500));
         for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
             let words: Vec<&str> = line.split(' ').collect();
             assert_eq!(words[2].ends_with("_total"), words[3] == "counter", "{line}");
         }
         assert!(text.contains("vigo_envoys{status=\"converged\"} 0\n"));
         assert!(text.contains("vigo_uptime_seconds 5\n"));
+        assert!(text.contains("vigo_replica_up 0\n") && text.contains("vigo_replica_lag_seconds 3\n"), "{text}");
     }
 }

@@ -27,6 +27,7 @@ use common::time::Now;
 
 use crate::app::{AdminError, AdminReply, AdminRequest};
 use crate::fleet::{Clocks, Fleet};
+use crate::litestream::state::Watch;
 use crate::policy::Compiled;
 use crate::store::read::Reader;
 
@@ -68,6 +69,8 @@ pub struct Context {
     pub api_address: String,
     /// Server id, CA hash, policy key hash: what a bootstrap line must carry.
     pub trust: Trust,
+    /// How replication is; none where it is not wanted.
+    pub replication: Option<Watch>,
     /// When the server started.
     pub started: Now,
     /// The last shutdown was not clean, or something else that `status` should say.

@@ -65,6 +65,7 @@ fn with(backend: Ready, root: PathBuf) -> Arc<Context> {
             policy_key: key,
             identity_key: key,
         },
+        replication: None,
         started,
         notes: Vec::new(),
         damage: Arc::default(),

@@ -34,5 +34,5 @@ pub use preflight::{Finding, Host, Weight};
 pub use proofs::{Proof, Proofs};
 pub use read::{Archive, AskPassword, Sidecar, inspect, sidecar_path};
 pub use restore::{Choice, Plan, Restoration, apply, free_root, prepare};
-pub use snapshot::check as check_database;
+pub use snapshot::{check as check_database, facts as database_facts};
 pub use stage::{Looked, Scratch, Staged, free_bytes, look, stage};

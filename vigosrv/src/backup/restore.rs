@@ -172,11 +172,12 @@ fn database_steps(
     let (database, new) = (&plan.layout.database, plan.staged.dir.path());
     steps.push((database.clone(), Some(new.join(DATABASE))));
     // A restored database beside the WAL of another is a damaged one.
+    let name = database.file_name().unwrap_or_default().to_string_lossy();
     for suffix in ["-wal", "-shm", ".continuity"] {
-        let mut name = database.file_name().unwrap_or_default().to_os_string();
-        name.push(suffix);
-        steps.push((database.with_file_name(name), None));
+        steps.push((database.with_file_name(format!("{name}{suffix}")), None));
     }
+    // What Litestream knew of the one that goes.
+    steps.push((database.with_file_name(format!(".{name}-litestream")), None));
     let manifest = &plan.staged.archive.manifest;
     let name = archive.file_name().unwrap_or_default().to_string_lossy();
     let reason = format!("restored from {name}, made {} on {}", manifest.created, manifest.hostname);

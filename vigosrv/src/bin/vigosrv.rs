@@ -32,7 +32,11 @@ enum Verb {
 /// Serves until TERM.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "serve", example = "{command_name} --root /srv/vigo")]
-struct Serve {}
+struct Serve {
+    /// make the replica of `backup.url` this server's, whoever's it was
+    #[argh(switch)]
+    take_over: bool,
+}
 
 /// Shows the main job from nothing to a repaired host, in a directory of its own.
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -60,7 +64,8 @@ fn main() -> ExitCode {
 
 fn work(top: Top, common: &Common) -> Result<Exit, Failure> {
     match top.verb {
-        None | Some(Verb::Serve(_)) => boot::serve(&config(common)?, |_| {}),
+        None => boot::serve(&config(common)?, false, |_| {}),
+        Some(Verb::Serve(verb)) => boot::serve(&config(common)?, verb.take_over, |_| {}),
         Some(Verb::Quickstart(verb)) => {
             boot::quickstart(&Quickstart { dir: verb.dir, keep: verb.keep, envoy: verb.envoy }, common)
         }

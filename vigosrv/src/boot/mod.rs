@@ -5,6 +5,7 @@ mod backend;
 mod jobs;
 mod offline;
 mod quickstart;
+mod replica;
 mod serve;
 
 pub use offline::{publish_failure, publish_offline, settle_secrets_offline};

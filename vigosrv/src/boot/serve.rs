@@ -22,11 +22,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::backend::{Behind, Live, Reach, Waiting};
 use super::jobs::Jobs;
+use super::replica::Replica;
 use crate::api::{Context, Trust};
 use crate::app::{Event, Server, ServerInit, Settings};
 use crate::backup::{self, Restored};
 use crate::config::{Running, ServerConfig, lock_root};
 use crate::keys::{Keys, Surroundings, TicketKeys, renew_leaf, ticket_keys_path};
+use crate::litestream::Identity;
 use crate::net::{
     AdminSocket, ApiLoop, ApiMail, ApiOptions, Fatal, Listener, Mail, Mailbox, NetOptions, PeerRule, Reactor,
 };
@@ -46,7 +48,8 @@ const DRAIN_MS: u64 = 8_000;
 const RETAIN_STEP: u32 = 5_000;
 
 /// Runs a server until TERM. `ready` is told once both listeners answer.
-pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit, Failure> {
+/// `take_over`: the replica of the database is this server's from now on, whoever's it was.
+pub fn serve(config: &ServerConfig, take_over: bool, ready: impl FnOnce(&Running)) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let logger = Logger::new(config.log_level, config.log_json);
     let now = clock.now();
@@ -70,9 +73,13 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
     let mut notes = keys.notes.clone();
     let (identity, _, ticket_keys) = keys.into_parts();
 
-    let opened = SqliteStore::open(&OpenOptions::new(&config.database, identity.server_id))
-        .map_err(|error| Failure::new(Exit::BadConfig, error.to_string()))?;
+    let replica = Replica::prepare(config, now.wall)?;
+    let checkpoints = replica.checkpoints();
+    let opened =
+        SqliteStore::open(&OpenOptions { checkpoints, ..OpenOptions::new(&config.database, identity.server_id) })
+            .map_err(|error| Failure::new(Exit::BadConfig, error.to_string()))?;
     let mut store = opened.store;
+    let gauges = store.gauges();
     let snapshot = store.load().map_err(|error| Failure::failed(error.to_string()))?;
     if opened.unclean {
         let note =
@@ -87,7 +94,7 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
         _ => opened.restored.then(|| "this database is older than its continuity file: it was restored".to_string()),
     };
     notes.extend(restored.clone());
-    notes.iter().for_each(|note| say(Level::Warn, note));
+    notes.iter().cloned().chain(replica.note()).for_each(|note| say(Level::Warn, &note));
     let compiled = match publish::load_live(&config.root) {
         Ok(compiled) => compiled.map(Arc::new),
         Err(error) => {
@@ -145,6 +152,9 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
         }
     })
     .map_err(|error| cannot("the writer's thread", &error))?;
+    let replication = replica.watch();
+    let whose = Identity { server_id: trust.server_id, host: common::sys::net::hostname() };
+    let replica = replica.start(whose, take_over, gauges, &clock, logger)?;
     let jobs = Jobs::start(config.database.clone()).map_err(|error| cannot("the job pool", &error))?;
     let damage: Arc<OnceLock<String>> = Arc::default();
     if opened.unclean {
@@ -194,6 +204,7 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
         servers,
         api_address: reachable(&around.hostname, config, api_address),
         trust: trust.clone(),
+        replication,
         started: now,
         notes,
         damage,
@@ -227,7 +238,10 @@ pub fn serve(config: &ServerConfig, ready: impl FnOnce(&Running)) -> Result<Exit
     let _ = house.operators.send(ApiMail::Stop);
     let _ = house.agents.send(Mail::Event(Event::Drain));
     let ended = agents_thread.join().and(api_thread.join());
-    writer.stop().map_err(|error| Failure::failed(error.to_string()))?;
+    let closed = writer.stop();
+    // After the last write, so that the replica has it.
+    replica.stop();
+    closed.map_err(|error| Failure::failed(error.to_string()))?;
     // Everything that the core wrote at its start is durable now.
     let _ = config.secrets().settle(&changed_secrets);
     ended?;

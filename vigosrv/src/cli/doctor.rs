@@ -9,6 +9,7 @@ use common::sys::file;
 use serde_json::{Value, json};
 
 use super::http::get;
+use super::status::{replica_in_words, replica_is_bad};
 use crate::api::TARGETS;
 use crate::publish;
 use crate::store::check_whole;
@@ -133,6 +134,11 @@ fn server(status: &Value, add: &mut dyn FnMut(&'static str, Grade, String)) {
         Grade::Good,
         format!("running, {envoys} envoys, epoch {}, serial {}", status["epoch"], status["serial"]),
     );
+    let replica = &status["replica"];
+    if replica.is_object() {
+        let grade = if replica_is_bad(replica) { Grade::Warning } else { Grade::Good };
+        add("replica", grade, replica_in_words(replica));
+    }
     for note in status["notes"].as_array().into_iter().flatten() {
         add("server", Grade::Warning, note.as_str().unwrap_or_default().to_string());
     }

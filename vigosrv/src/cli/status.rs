@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::http::get;
 
+/// A replica that is further behind is worth a warning, milliseconds.
+const LAG_WARNING_MS: u64 = 5 * 60_000;
+
 /// Shows how the server and the fleet are. Exit status: 0 good, 1 warning, 2 critical, 3 no server.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "status", example = "{command_name} --json")]
@@ -30,7 +33,10 @@ fn judge(answer: &Value) -> Exit {
     let n = |key: &str| answer["by_status"][key].as_u64().unwrap_or(0);
     if is("stepped_down") || is("disk_full") || answer["database_damage"].is_string() {
         Exit::Other(2)
-    } else if is("review") || n("failed") + n("degraded") + n("offline") + n("duplicate") + n("review") > 0 {
+    } else if is("review")
+        || replica_is_bad(&answer["replica"])
+        || n("failed") + n("degraded") + n("offline") + n("duplicate") + n("review") > 0
+    {
         Exit::Other(1)
     } else {
         Exit::Done
@@ -77,8 +83,37 @@ fn people(answer: &Value) -> String {
     if let Some(damage) = answer["database_damage"].as_str() {
         out.push_str(&format!("WARNING    {damage}\n"));
     }
+    out.push_str(&replica(&answer["replica"]));
     for note in answer["notes"].as_array().into_iter().flatten() {
         out.push_str(&format!("note       {}\n", note.as_str().unwrap_or_default()));
     }
     out
+}
+
+/// Worth a warning.
+pub(super) fn replica_is_bad(replica: &Value) -> bool {
+    let behind = replica["lag_ms"].as_u64().unwrap_or(0) > LAG_WARNING_MS;
+    replica.is_object() && (behind || replica["trouble"].as_str().is_some_and(|trouble| !trouble.is_empty()))
+}
+
+/// What is wrong, or how far the replica is.
+pub(super) fn replica_in_words(replica: &Value) -> String {
+    let text = |key: &str| replica[key].as_str().unwrap_or_default();
+    let lag = human_duration(replica["lag_ms"].as_u64().unwrap_or(0));
+    let complete = match replica["synced"].is_null() {
+        true => format!("not complete since the start, {lag} ago"),
+        false => format!("complete {lag} ago"),
+    };
+    match text("trouble") {
+        "" => format!("{} ({}), {complete}", text("url"), text("stage")),
+        trouble => trouble.to_string(),
+    }
+}
+
+fn replica(replica: &Value) -> String {
+    if !replica.is_object() {
+        return String::new();
+    }
+    let word = if replica_is_bad(replica) { "WARNING    replica:" } else { "replica   " };
+    format!("{word} {}\n", replica_in_words(replica))
 }

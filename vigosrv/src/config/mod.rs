@@ -22,6 +22,7 @@ use common::{ids, limits};
 
 use crate::app;
 use crate::app::{Hold, TrustedEntry};
+use crate::litestream::settings::{ReplicaSettings, refuse_postgres};
 use crate::secrets::{Place, SecretError};
 use crate::sys::swap;
 pub use running::{RUN_FILE_SCHEMA, Running, lock_root};
@@ -73,6 +74,8 @@ pub struct ServerConfig {
     pub agents: PathBuf,
     /// The root is for staging or a drill: loopback only, and nothing that reaches other systems.
     pub isolated: bool,
+    /// `backup`; none without `backup.url`.
+    pub replica: Option<ReplicaSettings>,
 }
 
 /// File in a root that makes it an isolated one, whatever its configuration says.
@@ -195,7 +198,9 @@ impl ServerConfig {
             Ok(value)
         };
         let config = ServerConfig::from_docs(root, &docs, &open).map_err(ConfigError::Wrong)?.isolate()?;
-        let used = used.into_inner();
+        let mut used = used.into_inner();
+        // One that stands in the file itself is as secret.
+        used.extend(config.replica.as_ref().and_then(ReplicaSettings::secret).map(String::from));
         if !used.is_empty() {
             redaction::install(Arc::new(Filter::new(used.iter().map(String::as_str))));
         }
@@ -231,15 +236,21 @@ impl ServerConfig {
         let loopback = || HostPort { host: "127.0.0.1".into(), port: 0 };
         (self.grpc_listen, self.api_listen) = (loopback(), loopback());
         self.isolated = true;
+        // Nor the replica: it is that of the server beside it.
+        self.replica = None;
         Ok(self)
     }
 
     /// Checks documents that are loaded already.
     pub fn from_docs(root: &Path, docs: &[Doc], secrets: Secrets<'_>) -> Result<ServerConfig, Vec<yaml::Error>> {
-        let settings = Settings::load_with(&table::TABLE, docs, secrets)?;
+        let settings = Settings::load_with(&table::TABLE, docs, secrets).map_err(|mut errors| {
+            errors.extend(refuse_postgres(docs));
+            errors
+        })?;
         let mut errors = check_names(&settings, docs);
         let trusted = trusted::entries(&settings, docs, &mut errors);
-        if errors.is_empty() { Ok(from_settings(root, &settings, trusted)) } else { Err(errors) }
+        let replica = ReplicaSettings::of(&settings, docs, &mut errors);
+        if errors.is_empty() { Ok(from_settings(root, &settings, trusted, replica)) } else { Err(errors) }
     }
 
     /// What the server's core obeys. `servers` is what envoys are told to dial, most preferred first.
@@ -359,7 +370,12 @@ fn check_names(settings: &Settings, docs: &[Doc]) -> Vec<yaml::Error> {
     errors
 }
 
-fn from_settings(root: &Path, settings: &Settings, trusted: Vec<TrustedEntry>) -> ServerConfig {
+fn from_settings(
+    root: &Path,
+    settings: &Settings,
+    trusted: Vec<TrustedEntry>,
+    replica: Option<ReplicaSettings>,
+) -> ServerConfig {
     let path = |key| root.join(settings.text(key));
     // Checked by `Form::Listen`; the default cannot be reached.
     let listen =
@@ -412,6 +428,7 @@ fn from_settings(root: &Path, settings: &Settings, trusted: Vec<TrustedEntry>) -
         stacks: path("paths.stacks"),
         agents: path("paths.agents"),
         isolated: false,
+        replica,
     }
 }
 

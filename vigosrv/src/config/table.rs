@@ -27,7 +27,7 @@ static TRUSTED: [Setting; 5] = [
 ];
 
 /// The table.
-pub static TABLE: [Setting; 43] = [
+pub static TABLE: [Setting; 52] = [
     row("server.grpc_listen", Form::Listen, "\":1530\"", "Where agents connect (gRPC). Port 0: any free one."),
     row(
         "server.api_listen",
@@ -120,7 +120,26 @@ pub static TABLE: [Setting; 43] = [
     row("paths.snapshots", Form::Path, "snapshots", "Where archives go."),
     row("paths.stacks", Form::Path, "stacks", "The policy tree that operators edit."),
     row("paths.agents", Form::Path, "agents", "Agent binaries that /agents/ serves."),
-    row("backup", Form::Later, "{}", "Replication and archives."),
+    row(
+        "backup.url",
+        Form::Text,
+        "\"\"",
+        "Replica of the database, by Litestream: s3://BUCKET/PATH, gcs://BUCKET/PATH, sftp://USER@HOST/PATH, file:///PATH.",
+    ),
+    row("backup.key_path", Form::Text, "\"\"", "sftp: private key of the login."),
+    row("backup.host_key", Form::Text, "\"\"", "sftp: public key of the server (required), as `ssh-keyscan` shows it."),
+    row(
+        "backup.access_key_id",
+        Form::SensitiveOrNone,
+        "\"\"",
+        "s3: id of the key. Without one: the role of this host.",
+    ),
+    row("backup.secret_access_key", Form::SensitiveOrNone, "\"\"", "s3: its secret."),
+    row("backup.region", Form::Text, "\"\"", "s3: region."),
+    row("backup.endpoint", Form::Text, "\"\"", "s3: address of a compatible store, such as https://minio.example.com."),
+    row("backup.force_path_style", Form::Bool, "false", "s3: the bucket is in the path, not in the host name."),
+    row("backup.retention", Form::Duration(HOUR, 3_650 * DAY), "720h", "How far back the replica can be restored."),
+    row("backup.sync_interval", Form::Duration(100, HOUR), "1s", "How often what is new goes to the replica."),
     row("peers", Form::Later, "{}", "Standby servers."),
     row("spanner", Form::Later, "{}", "Federation."),
     row("license", Form::Later, "{}", "Licence."),

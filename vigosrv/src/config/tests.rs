@@ -140,7 +140,45 @@ const WRONG: &[(&str, &str)] = &[
     ("retention: {max_bytes: lots}", "`retention.max_bytes` is the text `lots`; expected a size"),
     ("log: {level: loud}", "`log.level` is the text `loud`; expected one of error, warn, info, debug"),
     ("peers: {host: a}", "server.yaml:1:9: `peers.host` is not available yet; remove `peers`"),
-    ("backup: {url: 's3://x'}", "server.yaml:1:10: `backup.url` is not available yet; remove `backup`"),
+    (
+        "backup: {url: 'ftp://h/x'}",
+        "server.yaml:1:15: `backup.url` has the scheme `ftp`; expected s3://BUCKET/PATH, gcs://BUCKET/PATH, sftp://USER@HOST/PATH or file:///PATH",
+    ),
+    ("backup: {url: /var/replica}", "`backup.url` has no scheme; expected s3://BUCKET/PATH"),
+    ("backup: {url: 'file://host/x'}", "`backup.url` names the host `host`; expected file:///PATH, with three slashes"),
+    ("backup: {url: 's3:///x'}", "`backup.url` names no bucket; expected s3://BUCKET/PATH"),
+    (
+        "backup: {url: 's3://b/x?endpoint=y'}",
+        "`backup.url` has one of `?`, `#` and `$`; expected a plain URL; the settings beside it say the rest",
+    ),
+    (
+        "backup: {url: 'sftp://u@h/x', key_path: k}",
+        "server.yaml:1:15: `backup.url` is sftp and `backup.host_key` is missing; write the server's public key (`ssh-keyscan HOST`), compared with what its administrator says; an unknown host is not trusted",
+    ),
+    (
+        "backup: {url: 'sftp://u@h/x', host_key: k}",
+        "`backup.url` is sftp and `backup.key_path` is missing; write the path of the private key of that login",
+    ),
+    (
+        "backup: {url: 'sftp://u:pw@h/x'}",
+        "`backup.url` holds a password; expected sftp://USER@HOST/PATH, and a key file in `backup.key_path`",
+    ),
+    (
+        "backup: {url: 's3://b/x', access_key_id: a}",
+        "server.yaml:1:42: `backup.access_key_id` stands without `backup.secret_access_key`; write both, or neither to use the role of this host",
+    ),
+    (
+        "backup: {url: 'file:///x', region: eu}",
+        "server.yaml:1:36: `backup.region` is for s3, and `backup.url` is not; remove it",
+    ),
+    (
+        "backup: {region: eu}",
+        "server.yaml:1:18: `backup.region` is of no use without `backup.url`; write `backup.url`: s3://BUCKET/PATH",
+    ),
+    (
+        "backup: {url: 's3://b/x', secret_access_key: 'secret:s3/key', access_key_id: a}",
+        "`backup.secret_access_key` is `secret:s3/key`, which is not set; set it: `vigocli secrets set s3/key`",
+    ),
     ("export: [{type: file}]", "server.yaml:1:9: `export` is not available yet; remove it"),
     ("server: [1]", "server.yaml:1:9: `server` is a list of 1; expected a mapping"),
     ("checkin: {interval: 1m\n", "server.yaml:"),

@@ -13,6 +13,7 @@ mod writer;
 pub use memory::{MemoryRecord, MemoryStore};
 pub use ops::*;
 pub use sqlite::{
-    Checkpoints, DataSet, Gauges, Migrated, OpenOptions, Opened, SCHEMA, SqliteStore, check_whole, generate, identity,
+    Checkpoints, DataSet, Gauges, Held, Marker, Migrated, OpenOptions, Opened, SCHEMA, SqliteStore, check_copy,
+    check_whole, generate, identity, read_marker, write_marker,
 };
 pub use writer::{Done, Submitter, Writer};

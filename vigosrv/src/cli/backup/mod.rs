@@ -3,6 +3,7 @@
 mod create;
 mod look;
 mod password;
+mod replica;
 mod restore;
 
 use std::net::IpAddr;
@@ -31,6 +32,7 @@ enum BackupVerb {
     Restore(restore::Restore),
     List(look::List),
     Download(look::Download),
+    LitestreamEnv(replica::LitestreamEnv),
 }
 
 pub(super) fn run(verb: Backup, common: &Common) -> Result<Exit, Failure> {
@@ -41,6 +43,7 @@ pub(super) fn run(verb: Backup, common: &Common) -> Result<Exit, Failure> {
         BackupVerb::Restore(verb) => restore::run(&verb, common),
         BackupVerb::List(_) => look::list(common),
         BackupVerb::Download(verb) => look::download(&verb, common),
+        BackupVerb::LitestreamEnv(_) => replica::environment(common),
     }
 }
 

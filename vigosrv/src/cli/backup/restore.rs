@@ -21,10 +21,16 @@ use crate::config::lock_root;
 pub(super) struct Restore {
     /// the archive
     #[argh(positional)]
-    file: PathBuf,
+    file: Option<PathBuf>,
+    /// the database alone, out of the replica that backup.url names
+    #[argh(switch)]
+    from_litestream: bool,
+    /// with --from-litestream: the state of this moment, such as 2027-01-31T12:00:00Z (default: the newest)
+    #[argh(option)]
+    pub timestamp: Option<String>,
     /// the server root to restore into (default: --root)
     #[argh(option)]
-    target: Option<PathBuf>,
+    pub target: Option<PathBuf>,
     /// the database only, with the keys and secrets that are there
     #[argh(switch)]
     db_only: bool,
@@ -51,7 +57,17 @@ pub(super) struct Restore {
 pub(super) fn run(verb: &Restore, common: &Common) -> Result<Exit, Failure> {
     let choice = choice(verb)?;
     let root = target(verb, common)?;
-    let (host, file) = (host(), verb.file.as_path());
+    if verb.from_litestream {
+        plain(verb)?;
+        return super::replica::restore(verb, common);
+    }
+    let Some(file) = verb.file.as_deref() else {
+        return Err(Failure::usage("name an archive, or `--from-litestream`"));
+    };
+    if verb.timestamp.is_some() {
+        return Err(Failure::usage("`--timestamp` goes with `--from-litestream`"));
+    }
+    let host = host();
     let password = Password { file: verb.password_file.clone() };
     if verb.decrypt {
         encrypted_only(file)?;
@@ -62,7 +78,7 @@ pub(super) fn run(verb: &Restore, common: &Common) -> Result<Exit, Failure> {
     }
     // Before anything is read: a server that runs is told of first.
     let fresh = !root.exists();
-    let begun = begin(&root, common, verb);
+    let begun = begin(&root, common, file);
     let done = begun.and_then(|_lock| {
         let plan = unpack(file, Scratch::new(free_root(&root))?, &password, &root, &choice, verb.isolated, &host)?;
         let looked = backup::look(&plan.staged, file)?;
@@ -77,6 +93,16 @@ pub(super) fn run(verb: &Restore, common: &Common) -> Result<Exit, Failure> {
             Err(failure)
         }
     }
+}
+
+/// A replica is a database and nothing else.
+fn plain(verb: &Restore) -> Result<(), Failure> {
+    let parts = verb.only.is_some() || verb.without.is_some() || verb.isolated || verb.dry_run || verb.decrypt;
+    if parts || verb.file.is_some() || verb.password_file.is_some() {
+        let text = "`--from-litestream` restores the database alone: it goes with `--timestamp` and `--target` only";
+        return Err(Failure::usage(text));
+    }
+    Ok(())
 }
 
 fn choice(verb: &Restore) -> Result<Choice, Failure> {
@@ -115,7 +141,7 @@ fn encrypted_only(file: &Path) -> Result<(), Failure> {
 }
 
 /// The root for this process alone, and the consent of the operator.
-fn begin(root: &Path, common: &Common, verb: &Restore) -> Result<Lock, Failure> {
+fn begin(root: &Path, common: &Common, file: &Path) -> Result<Lock, Failure> {
     if root.exists() && !root.is_dir() {
         return Err(Failure::failed(format!("{} is no directory", root.display())));
     }
@@ -124,11 +150,8 @@ fn begin(root: &Path, common: &Common, verb: &Restore) -> Result<Lock, Failure> 
         .iter()
         .any(|name| std::fs::read_dir(root.join(name)).is_ok_and(|mut entries| entries.next().is_some()));
     if used {
-        let what = format!(
-            "replace what {} holds with {}; the old state is kept beside it",
-            root.display(),
-            verb.file.display()
-        );
+        let what =
+            format!("replace what {} holds with {}; the old state is kept beside it", root.display(), file.display());
         confirm(common, &what)?;
     }
     Ok(lock)

@@ -11,6 +11,7 @@ mod continuity;
 mod crash_tests;
 mod error;
 mod generate;
+mod marker;
 mod migrate;
 #[cfg(test)]
 mod probe;
@@ -20,7 +21,7 @@ mod schema;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::bundle::Version;
 use common::ids::ServerId;
@@ -31,6 +32,7 @@ pub(super) use batch::{bits, hash, hash_or_none, uuid};
 pub use check::check_whole;
 pub use error::store_error;
 pub use generate::{DataSet, generate, identity};
+pub use marker::{Held, Marker, check_copy, read_marker, write_marker};
 pub use migrate::Migrated;
 pub(super) use record::{BODY_COLUMN_COUNT, BODY_COLUMNS, body_of_row, encode_body, kind_of, parse_outcomes};
 
@@ -46,7 +48,7 @@ use continuity::Continuity;
 pub enum Checkpoints {
     /// This store, by size and when nothing is written.
     Own,
-    /// Another process (Litestream): this store never does.
+    /// Another process (Litestream): this store does not, unless [`Gauges::leave_checkpoints`] says otherwise.
     Elsewhere,
 }
 
@@ -85,12 +87,23 @@ pub struct Gauges(Arc<GaugeValues>);
 struct GaugeValues {
     wal_pages: AtomicU64,
     ballast_missing: AtomicU64,
+    /// Somebody else copies the WAL back.
+    checkpoints_elsewhere: AtomicBool,
 }
 
 impl Gauges {
     /// Bytes in use in the WAL since it was last started over.
     pub fn wal_bytes(&self) -> u64 {
         self.0.wal_pages.load(Ordering::Relaxed) * PAGE_BYTES
+    }
+
+    /// Leaves the WAL to another process from the next upkeep on, or takes it back.
+    pub fn leave_checkpoints(&self, elsewhere: bool) {
+        self.0.checkpoints_elsewhere.store(elsewhere, Ordering::Relaxed);
+    }
+
+    fn checkpoints_elsewhere(&self) -> bool {
+        self.0.checkpoints_elsewhere.load(Ordering::Relaxed)
     }
 
     /// The emergency reserve is given up: the disk is full or was.
@@ -110,7 +123,6 @@ pub struct SqliteStore {
     /// The database was found restored and no batch has raised the epoch since: the continuity file is not touched, so that
     /// the next start finds the same.
     unsettled: bool,
-    checkpoints: Checkpoints,
     /// Frames of the WAL that are in the database already, of those in the gauge.
     backfilled_pages: u64,
     /// A batch was applied since the last upkeep.
@@ -182,6 +194,7 @@ impl SqliteStore {
             None => before.continuity > 0,
         };
         let gauges = Gauges::default();
+        gauges.leave_checkpoints(options.checkpoints == Checkpoints::Elsewhere);
         let hook = gauges.clone();
         conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
             hook.0.wal_pages.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
@@ -200,7 +213,6 @@ impl SqliteStore {
             state: ServerState { clean_shutdown: false, ..before },
             continuity,
             unsettled: restored,
-            checkpoints: options.checkpoints,
             backfilled_pages: 0,
             busy: false,
             ballast: Ballast::new(path, options.ballast_bytes),
@@ -332,7 +344,7 @@ impl Store for SqliteStore {
     fn upkeep(&mut self) -> Result<(), StoreError> {
         let busy = std::mem::take(&mut self.busy);
         self.tend_ballast();
-        if self.checkpoints == Checkpoints::Elsewhere || self.starved {
+        if self.gauges.checkpoints_elsewhere() || self.starved {
             return Ok(());
         }
         let pages = self.gauges.0.wal_pages.load(Ordering::Relaxed);
@@ -365,7 +377,7 @@ impl Store for SqliteStore {
         self.conn.execute("UPDATE server_state SET clean_shutdown = 1", []).map_err(|error| self.fail(error))?;
         self.state.clean_shutdown = true;
         self.continuity.sync()?;
-        if self.checkpoints == Checkpoints::Own {
+        if !self.gauges.checkpoints_elsewhere() {
             // What stays in the log is as durable there.
             let _ = self.checkpoint("PASSIVE");
         }
