@@ -107,7 +107,7 @@ const SERVER: Crate = Crate {
         row(
             "api",
             Kind::Shell,
-            &["app", "fleet", "litestream=state.rs", "policy", "publish!", "secrets!", "sys", "store!"],
+            &["app", "backup!", "fleet", "litestream=state.rs", "policy", "publish!", "secrets!", "sys", "store!"],
         ),
         // Whose a replica is stands in a database, as that is what Litestream carries; and who copies the WAL back changes hands.
         row("litestream", Kind::Shell, &["store!", "sys"]),

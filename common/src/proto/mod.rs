@@ -14,6 +14,9 @@ mod convert;
 pub use convert::{BadMessage, Enrolled, RecordBody, RecordMeta, counts_from_wire, counts_to_wire, record_meta};
 pub use prost::Message;
 
+/// Version of the protocol that both sides speak.
+pub const PROTOCOL_VERSION: u32 = 1;
+
 /// Full method names of the service, as in the `:path` of a request.
 pub mod method {
     /// `Hello`.

@@ -40,4 +40,4 @@ pub use events::{
     Target, Ticket, TraitTree,
 };
 pub use gate::{Applied, Gate, Offer, OfferRefused};
-pub use session::{PROTOCOL_VERSION, hello_request};
+pub use session::hello_request;

@@ -8,13 +8,11 @@
 
 use common::crypto::{Context, PublicKey, Side, SigningKey, auth_transcript, hello_hash, server_id};
 use common::ids::{Hash32, ServerId, Uuid};
-use common::proto::{BadMessage, Message, wire};
+use common::proto::{BadMessage, Message, PROTOCOL_VERSION, wire};
 
 use super::events::PresentedCa;
 use super::pins::PinnedServer;
 
-/// The protocol version of this build.
-pub const PROTOCOL_VERSION: u32 = 1;
 /// Bytes of an address in a statement: a host name, a colon and a port.
 const ADDRESS_BYTES_MAX: usize = 300;
 /// Bytes of a nonce in a statement.

@@ -3,6 +3,7 @@
 //!
 //! Until users exist, everything but `/health`, `/metrics`, `/bootstrap` and `/agents/*` is for the admin socket only.
 
+mod backups;
 mod bootstrap;
 pub mod chunked;
 mod config;
@@ -17,6 +18,7 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use backups::document as archive_document;
 pub use bootstrap::TARGETS;
 pub use message::{Body, Origin, Request, Respond, Response};
 
@@ -55,6 +57,8 @@ pub struct Context {
     pub live: Arc<std::sync::Mutex<Option<Arc<Compiled>>>>,
     /// The server root.
     pub root: PathBuf,
+    /// `paths.snapshots`.
+    pub snapshots: PathBuf,
     /// Check-in interval in milliseconds.
     pub interval_ms: u64,
     /// After a restore, until when nobody counts as plainly offline.
@@ -138,6 +142,8 @@ impl Context {
             ("GET", ["events"]) => runs::events(self, &request, respond),
             ("GET", ["config", "status" | "version"]) => config::status(self, respond),
             ("POST", ["config", "validate"]) => config::validate(self, respond),
+            ("GET", ["backups"]) => backups::list(self, respond),
+            ("GET", ["backups", name]) => respond(backups::download(self, name)),
             ("GET", ["secrets"]) => secrets::list(self, respond),
             ("POST", ["secrets", "changed"]) => secrets::changed(self, &request, respond),
             ("POST", ["config", "publish"]) => config::publish(self, &request, respond),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::Response;
 
 /// Method, path, summary, whether it is open to everybody.
-pub(super) const ROUTES: [(&str, &str, &str, bool); 26] = [
+pub(super) const ROUTES: [(&str, &str, &str, bool); 28] = [
     ("get", "/health", "How the server is", true),
     ("get", "/metrics", "Metrics in Prometheus text format", true),
     ("get", "/bootstrap", "Shell script that installs and enrolls an agent", true),
@@ -29,6 +29,8 @@ pub(super) const ROUTES: [(&str, &str, &str, bool); 26] = [
     ("get", "/api/v1/events", "Events, newest first; query: limit", false),
     ("get", "/api/v1/config/status", "What is published", false),
     ("post", "/api/v1/config/validate", "Checks the policy tree", false),
+    ("get", "/api/v1/backups", "Archives under paths.snapshots", false),
+    ("get", "/api/v1/backups/{archive}", "One archive, or its .sha256", false),
     ("get", "/api/v1/secrets", "Paths and versions of secrets, never values", false),
     (
         "post",

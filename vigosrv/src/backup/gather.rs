@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::error::BackupError;
 use super::layout::Layout;
-use super::manifest::{Member, Part, check_link};
+use super::manifest::{Member, Part, check_link, mode_of};
 
 /// Times that a file is read until it stands still.
 const ATTEMPTS_MAX: u32 = 8;
@@ -113,7 +113,7 @@ impl Gathered {
             self.skipped.push(format!("{name}: it is no file"));
             return Ok(());
         }
-        let mode = found.mode() & if part.is_some_and(Part::is_private) { 0o600 } else { 0o755 };
+        let mode = mode_of(&name, found.mode());
         let (size, sha256, content) = if found.len() <= SMALL_BYTES && self.memory < MEMORY_BYTES_MAX {
             let bytes = match still(path) {
                 Ok(bytes) => bytes,

@@ -71,10 +71,16 @@ impl Part {
         }
     }
 
-    /// Whether its files hold keys: they are for their owner only, whatever the archive says.
-    pub fn is_private(self) -> bool {
+    /// Whether its files hold keys.
+    fn is_private(self) -> bool {
         matches!(self, Part::Db | Part::Secrets | Part::Tls | Part::Bolt | Part::License)
     }
+}
+
+/// The mode of a member from that of its file: what may hold keys is for its owner only, whatever anybody says.
+pub fn mode_of(member: &str, mode: u32) -> u32 {
+    let public = matches!(member, "tls/ca" | "tls/cert") || !Part::of(member).is_some_and(Part::is_private);
+    mode & if public { 0o755 } else { 0o600 }
 }
 
 /// Reads a list such as `db,tls`.

@@ -10,7 +10,7 @@ use common::sys::file::make_dir;
 
 use super::create::Progress;
 use super::error::BackupError;
-use super::manifest::{DATABASE, Manifest, Member, Part};
+use super::manifest::{DATABASE, Manifest, Member, Part, mode_of};
 use super::read::{Archive, AskPassword, Sink, read};
 use super::snapshot;
 use crate::secrets::Place;
@@ -157,8 +157,7 @@ impl Sink for Unpack<'_> {
 
 fn new_file(path: &Path, member: &Member) -> Result<File, BackupError> {
     prepare(path)?;
-    let private = Part::of(&member.path).is_some_and(Part::is_private);
-    let mode = if private { 0o600 } else { member.mode & 0o755 | 0o600 };
+    let mode = mode_of(&member.path, member.mode) | 0o600;
     File::options()
         .write(true)
         .create_new(true)

@@ -3,13 +3,10 @@
 use bytes::Bytes;
 use common::crypto::{Context, Side, auth_transcript, hello_hash};
 use common::limits;
-use common::proto::{Code, Message, wire};
+use common::proto::{Code, Message, PROTOCOL_VERSION, wire};
 use common::time::Now;
 
 use crate::app::{CallId, Effect, Server, Stage, fail, reply};
-
-/// The protocol version that this server speaks.
-const PROTOCOL_VERSION: u32 = 1;
 
 pub(super) fn on_hello(server: &mut Server, now: Now, call: CallId, body: &Bytes, out: &mut Vec<Effect>) {
     let Some(request) = super::decode::<wire::HelloRequest>(call, body, out) else { return };

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::password::Password;
 use super::{host, scratch};
+use crate::api::archive_document;
 use crate::backup::{self, Archive, Looked, Manifest, PARTS, Proof, Proofs, Scratch, Sidecar};
 use crate::cli::{config_for_secrets, root};
 
@@ -164,15 +165,7 @@ pub(super) fn list(common: &Common) -> Result<Exit, Failure> {
     let proofs = Proofs::read(&config.snapshots).proofs;
     let proved = |name: &str| proofs.iter().rev().find(|proof| proof.archive == name).map(|proof| proof.at.clone());
     if common.json() {
-        let rows: Vec<Value> = all
-            .iter()
-            .map(|one| {
-                json!({
-                    "name": one.name, "bytes": one.bytes, "modified": Wall(one.modified_ms).to_string(),
-                    "encrypted": one.encrypted, "sidecar": one.has_sidecar, "proved": proved(&one.name),
-                })
-            })
-            .collect();
+        let rows: Vec<Value> = all.iter().map(|one| archive_document(one, &proofs)).collect();
         let document = json!({"schema": 1, "directory": config.snapshots, "archives": rows});
         return print(&format!("{document}\n")).map(|()| Exit::Done);
     }

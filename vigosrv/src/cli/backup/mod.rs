@@ -1,6 +1,8 @@
 //! `vigocli backup`: archives of a server root, made beside a running server, looked at, verified, restored, rehearsed.
 
 mod create;
+mod drill;
+mod envoy;
 mod look;
 mod password;
 mod replica;
@@ -32,6 +34,7 @@ enum BackupVerb {
     Restore(restore::Restore),
     List(look::List),
     Download(look::Download),
+    Drill(drill::Drill),
     LitestreamEnv(replica::LitestreamEnv),
 }
 
@@ -43,6 +46,7 @@ pub(super) fn run(verb: Backup, common: &Common) -> Result<Exit, Failure> {
         BackupVerb::Restore(verb) => restore::run(&verb, common),
         BackupVerb::List(_) => look::list(common),
         BackupVerb::Download(verb) => look::download(&verb, common),
+        BackupVerb::Drill(verb) => drill::run(&verb, common),
         BackupVerb::LitestreamEnv(_) => replica::environment(common),
     }
 }
