@@ -165,6 +165,9 @@ pub const BLOB_PIECES_WAITING_MAX: usize = 16;
 pub const BLOB_STORE_BYTES_DEFAULT: u64 = 512 << 20;
 /// Port of the agent protocol where an address names none.
 pub const GRPC_PORT: u16 = 1530;
+/// Envoys that a server sends elsewhere in one second: the rest of a fleet follows at later check-ins, and the other server is not
+/// met by all at once.
+pub const REBOOTSTRAPS_PER_SECOND_MAX: u32 = 50;
 /// Redirects that an agent follows in a row.
 pub const REDIRECT_HOPS_MAX: u32 = 3;
 /// Recovery keys that followed one another, as an envoy is told of them.

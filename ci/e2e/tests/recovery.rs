@@ -112,3 +112,107 @@ fn a_kit_brings_the_envoys_of_a_lost_server_back_to_a_new_one() {
     envoy.stop();
     assert!(envoy.log().contains("vouched for by its recovery key"), "{}", envoy.log());
 }
+
+#[test]
+fn without_a_kit_the_line_of_an_invitation_brings_an_envoy_and_its_queue_to_a_new_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::new(dir.path(), SETTINGS, POLICY);
+    server.start();
+    let mut envoy = Envoy::new(&dir.path().join("envoy"));
+    envoy.enroll(&server, "one.example");
+    run(&envoy, 3);
+    let uuid = row(&server, "one.example")["uuid"].clone();
+    lose_everything(&mut server);
+    run(&envoy, 2);
+    envoy.start();
+
+    let invite = text(&dir.path().join("invite.json"));
+    follow(&mut server, "scenario-5-fresh", &[("INVITE", &invite), ("HOST", "one.example")]);
+    // It says that this is another server, and goes on.
+    wait_for("the new server to be met", || {
+        if envoy.log().contains("trust: server changed") { Ok(()) } else { Err(envoy.log()) }
+    });
+    let (config, address) = (text(&envoy.dir.join("envoy.yaml")), format!("127.0.0.1:{}", server.port));
+    let variables = [
+        ("INVITE", invite.as_str()),
+        ("HOST", "one.example"),
+        ("CONFIG", config.as_str()),
+        ("SERVER", address.as_str()),
+    ];
+    guide::run(GUIDE, "scenario-5-host", &variables, |words| match words {
+        "stop vigo-envoy" => envoy.stop(),
+        "start vigo-envoy" => envoy.start(),
+        other => panic!("systemctl {other}"),
+    });
+    delivered(&server, &envoy, "one.example");
+    let found = row(&server, "one.example");
+    assert_eq!(found["state"], "active");
+    assert_ne!(found["uuid"], uuid);
+    // A stranger's epoch and counters mean nothing here: this server was not restored.
+    let events = server.cli(&["events"]).to_string();
+    assert!(!events.contains("older copy") && !events.contains("revocations-lost"), "{events}");
+    envoy.stop();
+}
+
+#[test]
+fn a_lost_master_key_costs_its_secrets_alone_and_a_kit_brings_them_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let kit = text(&dir.path().join("kit.txt"));
+    let policy = [
+        (
+            "configcrates/app.vgo",
+            "name: app\nresources:\n  - {name: conf, type: file, target_path: /conf, content: \"secret:a/one\"}\n",
+        ),
+        ("envoys/all.vgo", "envoys:\n  - {match: '*', configcrates: [app]}\n"),
+    ];
+    let mut server = Server::at(dir.path(), SETTINGS, vigo_e2e::binary("vigosrv"));
+    server.set_secret("a/one", "first value");
+    server.set_secret("b/two", "second value");
+    server.publish(&policy);
+    server.start();
+    follow(&mut server, "kit", &[("KIT", &kit)]);
+    let mut envoy = Envoy::new(&dir.path().join("envoy"));
+    envoy.enroll(&server, "one.example");
+    envoy.start();
+    let holds = |envoy: &Envoy, value: &str| {
+        wait_for("the secret on the host", || match fs::read_to_string(envoy.path("conf")) {
+            Ok(text) if text == value => Ok(()),
+            found => Err(format!("{found:?}: {}", envoy.log())),
+        });
+    };
+    holds(&envoy, "first value");
+
+    fs::remove_file(server.root.join("secrets/.master.key")).unwrap();
+    let said = follow(&mut server, "scenario-4-check", &[]);
+    assert!(said.contains("0 secrets open, 2 do not") && said.contains("a/one") && said.contains("b/two"), "{said}");
+    assert!(server.log().contains("secrets that no key opens are set aside"), "{}", server.log());
+    // Everything else works: the envoy repairs with the value that it has, and policy is published.
+    fs::remove_file(envoy.path("conf")).unwrap();
+    holds(&envoy, "first value");
+    server.publish(&policy);
+    follow(&mut server, "scenario-4-set", &[("SECRET", "a/one"), ("VALUE", "new value")]);
+    holds(&envoy, "new value");
+    let lost = doctor(&server, "secrets");
+    assert!(lost.contains("b/two") && !lost.contains("a/one"), "{lost}");
+
+    let said = follow(&mut server, "scenario-4-kit", &[("KIT", &kit)]);
+    assert!(said.contains("b/two"), "{said}");
+    assert_eq!(server.cli(&["secrets", "check"])["open"], 2);
+    assert_eq!(server.cli(&["secrets", "get", "b/two"])["value"], "second value");
+    // The value that was set meanwhile stays.
+    assert_eq!(server.cli(&["secrets", "get", "a/one"])["value"], "new value");
+    envoy.stop();
+}
+
+/// What `doctor` says of one thing; its exit status is that of the worst of all.
+fn doctor(server: &Server, check: &str) -> String {
+    let output = std::process::Command::new(vigo_e2e::binary("vigocli"))
+        .args(["doctor", "--json", "--root"])
+        .arg(&server.root)
+        .output()
+        .unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let all = document["findings"].as_array().cloned().unwrap_or_default();
+    let texts = all.iter().filter(|row| row["check"] == check).map(|row| row["text"].as_str().unwrap_or_default());
+    texts.collect::<Vec<_>>().join("\n")
+}

@@ -2,7 +2,7 @@
 
 use common::bundle::Receipt;
 use common::crypto::{PublicKey, server_id};
-use common::ids::{Hash32, ServerId};
+use common::ids::{Hash32, ServerId, Uuid};
 use common::proto::wire;
 
 /// Former policy keys that are kept, newest first: a slot that one of them signed stays usable from the cache.
@@ -19,6 +19,8 @@ pub struct Pins {
     pub former: Vec<FormerKey>,
     /// Statements that were obeyed: each works once.
     pub nonces: Vec<SpentNonce>,
+    /// Who this envoy was for the server before: the queue in the state store may still be under that name.
+    pub former_uuid: Option<Uuid>,
 }
 
 /// One server: its identity stays when it moves, its address does not.
@@ -65,7 +67,7 @@ pub struct SpentNonce {
 impl Pins {
     /// Pins of a server met for the first time.
     pub fn new(server: PinnedServer) -> Pins {
-        Pins { server, former: Vec::new(), nonces: Vec::new() }
+        Pins { server, former: Vec::new(), nonces: Vec::new(), former_uuid: None }
     }
 
     /// The policy key that may have signed a slot for this server id: the pinned one first, then former ones.

@@ -28,6 +28,8 @@ pub struct Enroll {
     pub hostname: String,
     /// How the server proves itself the first time.
     pub trusting: Trusting,
+    /// Also where this host is enrolled: with a server that is lost. Key and queue are kept.
+    pub again: bool,
 }
 
 /// How the server proves itself the first time.
@@ -43,10 +45,11 @@ pub enum Trusting {
 
 /// Enrolls and saves. Returns what was saved and the standing that the server gave.
 pub fn enroll(dir: &IdentityDir, wanted: &Enroll, clock: &Clock) -> Result<(Enrollment, String), Failure> {
-    if let Some(known) = dir.enrollment()? {
-        let name = known.pins.server.hostname;
+    let known = dir.enrollment()?;
+    if let Some(known) = known.as_ref().filter(|_| !wanted.again) {
+        let name = &known.pins.server.hostname;
         return Err(Failure::failed(format!("this host is enrolled already, as {name}"))
-            .hint("to enroll it anew, stop the agent and move the identity directory away"));
+            .hint("where its server is lost, stop the agent and say --again: key and queue are kept"));
     }
     if !is_hostname(&wanted.hostname) {
         return Err(Failure::usage(format!("`{}` is not a host name", wanted.hostname)).hint("use --hostname NAME"));
@@ -69,7 +72,14 @@ pub fn enroll(dir: &IdentityDir, wanted: &Enroll, clock: &Clock) -> Result<(Enro
     let request = enroll_request(wanted, &keys, &identity, &hash);
     let answer = call(&mut line, method::ENROLL, &request.encode_to_vec())?;
     let answer = wire::EnrollReply::decode(&answer[..]).map_err(|_| nonsense("Enroll"))?;
-    let enrollment = checked_enrollment(answer.clone(), identity, policy, ca_hash, &line, &wanted.server)?;
+    let mut enrollment = checked_enrollment(answer.clone(), identity, policy, ca_hash, &line, &wanted.server)?;
+    if let Some(known) = known {
+        // The queue is under the name that the server before gave; a second time, perhaps still under the one before that.
+        let former = Some(known.uuid).filter(|uuid| *uuid != enrollment.uuid).or(known.pins.former_uuid);
+        let server = std::mem::replace(&mut enrollment.pins, known.pins).server;
+        enrollment.pins.replace_server(server);
+        enrollment.pins.former_uuid = former;
+    }
     dir.save(&enrollment)?;
     Ok((enrollment, answer.state))
 }

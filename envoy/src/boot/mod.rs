@@ -133,7 +133,7 @@ fn start(setup: &Setup, mode: Mode, restart: Arc<AtomicBool>) -> Result<(Reactor
     };
     let keys = identity.keys(&mut common::rng::SystemRng::default())?;
     let now = setup.clock.now();
-    let store = open_store(setup, enrollment.uuid, mode)?;
+    let store = open_store(setup, &enrollment, mode)?;
     let mut store = store;
     let loaded = store.load().map_err(|error| cannot("the state store", &error))?;
     let blob_dir = config.state_dir.join("blobs");
@@ -180,12 +180,13 @@ fn start(setup: &Setup, mode: Mode, restart: Arc<AtomicBool>) -> Result<(Reactor
     Ok((reactor, agent, out))
 }
 
-fn open_store(setup: &Setup, uuid: Uuid, mode: Mode) -> Result<Store, Failure> {
+fn open_store(setup: &Setup, enrollment: &Enrollment, mode: Mode) -> Result<Store, Failure> {
     let who = if mode == Mode::Daemon { "vigo-envoy daemon" } else { "vigo-envoy run --once" };
     let options = Options {
         bytes_max: setup.config.state_bytes_max,
         who,
-        ..Options::new(&setup.config.state_dir, uuid, setup.clock.now().wall)
+        former: enrollment.pins.former_uuid,
+        ..Options::new(&setup.config.state_dir, enrollment.uuid, setup.clock.now().wall)
     };
     Store::open(&options).map_err(|error| Failure::new(Exit::TryAgain, error.to_string()))
 }

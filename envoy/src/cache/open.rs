@@ -36,6 +36,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// The envoy whose state it is; values of another one are left out.
     pub uuid: Uuid,
+    /// Whom the store may still belong to: who the envoy was before it was enrolled again. Its queue is carried over.
+    pub former: Option<Uuid>,
     /// `state.max_bytes`.
     pub bytes_max: u64,
     /// Time that the child gets that reads the whole store, in milliseconds.
@@ -52,6 +54,7 @@ impl Options {
         Options {
             dir: dir.to_path_buf(),
             uuid,
+            former: None,
             bytes_max: limits::STATE_BYTES_DEFAULT,
             probe_deadline_ms: limits::PROBE_DEADLINE_MS,
             who: "vigo-envoy",
@@ -144,7 +147,7 @@ impl Store {
     /// The disk refuses: what can still be read goes on in memory.
     fn in_memory(options: &Options, mut incidents: Vec<String>, reason: String, lock: Option<Lock>) -> Store {
         incidents.push(format!("memory-only: {reason}"));
-        let salvaged = Salvaged::from_file(&options.dir.join(DATA_FILE), options.uuid);
+        let salvaged = Salvaged::from_file(&options.dir.join(DATA_FILE), options.uuid, options.former);
         let memory = salvaged.into_memory(options.bytes_max, Vec::new());
         Store { options: options.clone(), backend: Backend::Memory(Box::new(memory)), incidents, lock }
     }
@@ -234,7 +237,7 @@ fn open_locked(options: &Options, incidents: &mut Vec<String>) -> Result<LmdbCac
             },
         },
     };
-    let salvaged = Salvaged::from_file(&path, options.uuid);
+    let salvaged = Salvaged::from_file(&path, options.uuid, options.former);
     rebuild(options, &place, &salvaged, Some(reason), incidents)
 }
 

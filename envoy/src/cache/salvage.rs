@@ -11,7 +11,7 @@ use std::path::Path;
 use common::chain::Lane;
 use common::ids::Uuid;
 
-use super::codec::{self, Kind, Slot, Value};
+use super::codec::{self, Header, Kind, Slot, Value};
 use super::compact::CHUNK_BYTES;
 use super::env::Name;
 use super::lmdb::{LmdbCache, db_of};
@@ -24,6 +24,9 @@ use super::seal::Seal;
 const VALUES_MAX: usize = 1 << 20;
 /// Ranges of lost sequences that are named one by one.
 const RANGES_NAMED_MAX: usize = 8;
+
+/// What an envoy keeps of the server before: how far its lanes are, and what it owes to its host. Neither epochs nor counters.
+const CARRIED_META: [&str; 5] = [META_ACKED[0], META_ACKED[1], "queue.urgent", "queue.routine", "agent.owed"];
 
 /// What a scan saved, still lying in the file.
 pub(super) struct Salvaged {
@@ -66,7 +69,8 @@ impl Salvaged {
     }
 
     /// Scans a file. One that cannot be opened holds nothing.
-    pub(super) fn from_file(path: &Path, uuid: Uuid) -> Salvaged {
+    /// Of the envoy's `former` self its queue is taken, and what it owes to its host; not what another server assigned.
+    pub(super) fn from_file(path: &Path, uuid: Uuid, former: Option<Uuid>) -> Salvaged {
         let mut out = Salvaged::nothing(uuid);
         let Ok(file) = File::open(path) else { return out };
         let mut best: BTreeMap<Key, Found> = BTreeMap::new();
@@ -74,7 +78,8 @@ impl Salvaged {
         let mut highest = [0; 2];
         let mut revision = 0;
         scan(&file, &mut |found| {
-            if found.header.uuid != uuid {
+            let was_former = former == Some(found.header.uuid) && found.header.uuid != uuid;
+            if found.header.uuid != uuid && !(was_former && carried(&found)) {
                 out.foreign += 1;
                 return;
             }
@@ -92,6 +97,9 @@ impl Salvaged {
                 return;
             }
             let Some(key) = key_of(&file, &found) else { return };
+            if was_former && matches!(&key, Key::Named(_, name) if !CARRIED_META.contains(&name.as_str())) {
+                return;
+            }
             let newer = best.get(&key).is_none_or(|known| known.header.revision < found.header.revision);
             if newer && (best.len() < VALUES_MAX || best.contains_key(&key)) {
                 best.insert(key, found);
@@ -241,6 +249,16 @@ impl Salvaged {
         (!ranges.is_empty()).then(|| format!("lost {} sequences {}{more}", lane.name(), named.join(", ")))
     }
 
+    /// A value under this envoy's name.
+    fn own(&self, bytes: Vec<u8>) -> Vec<u8> {
+        match Value::decode(&bytes) {
+            Ok(value) if value.header.uuid != self.uuid => {
+                codec::encode(Header { uuid: self.uuid, ..value.header }, value.name, value.payload)
+            }
+            _ => bytes,
+        }
+    }
+
     /// Every saved value where it belongs; what cannot be read a second time is passed over.
     fn each(&self, visit: &mut dyn FnMut(Name, Vec<u8>, Vec<u8>)) {
         for (slot, assignment, bundle) in &self.slots {
@@ -254,15 +272,21 @@ impl Salvaged {
         }
         for ((is_trait, name), found) in &self.named {
             let db = if *is_trait { Name::Traits } else { Name::Meta };
-            self.read(found).into_iter().for_each(|bytes| visit(db, name.clone().into_bytes(), bytes));
+            let bytes = self.read(found).map(|bytes| self.own(bytes));
+            bytes.into_iter().for_each(|bytes| visit(db, name.clone().into_bytes(), bytes));
         }
         for lane in Lane::ALL {
             for (first, found) in &self.records[lane.index()] {
-                let bytes = self.read(found);
+                let bytes = self.read(found).map(|bytes| self.own(bytes));
                 bytes.into_iter().for_each(|bytes| visit(db_of(lane), first.to_be_bytes().to_vec(), bytes));
             }
         }
     }
+}
+
+/// Whether a value of an envoy's former self is of a kind that means something to another server.
+fn carried(found: &Found) -> bool {
+    matches!(found.header.kind, Kind::Record | Kind::Meta | Kind::Seal)
 }
 
 fn key_of(file: &File, found: &Found) -> Option<Key> {

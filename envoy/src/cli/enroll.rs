@@ -5,10 +5,11 @@ use std::io::Read;
 use argh::{ArgsInfo, FromArgs};
 use common::cli::{Common, Exit, Failure, print};
 use common::ids::Hash32;
-use common::sys::{file, net};
+use common::sys::{Lock, file, net};
 use serde_json::json;
 
 use crate::boot::{self, Setup, Trusting};
+use crate::cache;
 use crate::identity::IdentityDir;
 
 /// Bytes of a token.
@@ -33,6 +34,9 @@ pub(super) struct Enroll {
     /// name to enroll under (default: this host's name)
     #[argh(option)]
     hostname: Option<String>,
+    /// also where this host is enrolled, because that server is lost: key and queue are kept; stop the agent first
+    #[argh(switch)]
+    again: bool,
 }
 
 pub(super) fn run(verb: &Enroll, setup: &Setup, common: &Common) -> Result<Exit, Failure> {
@@ -49,7 +53,15 @@ pub(super) fn run(verb: &Enroll, setup: &Setup, common: &Common) -> Result<Exit,
         token: token(verb.token.as_deref())?,
         hostname: verb.hostname.clone().unwrap_or_else(net::hostname).to_lowercase(),
         trusting,
+        again: verb.again,
     };
+    // A running agent would write the pins of the server before over the new ones.
+    let state = &setup.config.state_dir;
+    let lock = (verb.again && state.is_dir()).then(|| Lock::take(&state.join(cache::LOCK_FILE), "vigo-envoy enroll"));
+    let _lock = lock.transpose().map_err(|error| {
+        Failure::new(Exit::TryAgain, format!("the agent is at work ({error})"))
+            .hint("stop it: systemctl stop vigo-envoy")
+    })?;
     let dir = IdentityDir::open(&setup.config.identity_dir)?;
     let (enrollment, standing) = boot::enroll(&dir, &wanted, &setup.clock)?;
     let server = &enrollment.pins.server;

@@ -18,6 +18,8 @@ struct File {
     server: Server,
     former: Vec<Former>,
     nonces: Vec<Nonce>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    former_uuid: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,7 +55,7 @@ struct Nonce {
 
 /// The bytes of the file.
 pub(super) fn encode(enrollment: &Enrollment) -> Vec<u8> {
-    let Pins { server, former, nonces } = &enrollment.pins;
+    let Pins { server, former, nonces, former_uuid } = &enrollment.pins;
     let key = |key: &PublicKey| hex(key.as_bytes());
     let receipt = server.receipt.as_ref();
     let content = File {
@@ -74,6 +76,7 @@ pub(super) fn encode(enrollment: &Enrollment) -> Vec<u8> {
             .map(|it| Former { server: it.server.to_string(), policy_key: key(&it.policy_key) })
             .collect(),
         nonces: nonces.iter().map(|it| Nonce { nonce: hex(&it.nonce), expires_ms: it.expires_ms }).collect(),
+        former_uuid: former_uuid.map(|uuid| uuid.to_string()),
     };
     // Texts and numbers in fixed structs always serialise.
     let json = serde_json::to_string_pretty(&content).unwrap_or_default();
@@ -129,6 +132,8 @@ fn checked(content: File) -> Result<Enrollment, &'static str> {
     let nonces = content.nonces.iter().take(NONCES_MAX).map(|it| {
         Ok::<_, &'static str>(SpentNonce { nonce: unhex(&it.nonce).ok_or("nonces")?, expires_ms: it.expires_ms })
     });
-    let pins = Pins { server, former: former.collect::<Result<_, _>>()?, nonces: nonces.collect::<Result<_, _>>()? };
+    let former_uuid = content.former_uuid.map(|text| text.parse().map_err(|_| "former_uuid")).transpose()?;
+    let (former, nonces) = (former.collect::<Result<_, _>>()?, nonces.collect::<Result<_, _>>()?);
+    let pins = Pins { server, former, nonces, former_uuid };
     Ok(Enrollment { uuid, pins })
 }

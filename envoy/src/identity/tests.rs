@@ -24,7 +24,10 @@ fn enrollment() -> Enrollment {
     };
     let former = vec![FormerKey { server: ServerId(Hash32([4; 32])), policy_key: key }];
     let nonces = vec![SpentNonce { nonce: vec![5; 16], expires_ms: 77 }];
-    Enrollment { uuid: Uuid::from_bytes([6; 16]), pins: Pins { server, former, nonces } }
+    Enrollment {
+        uuid: Uuid::from_bytes([6; 16]),
+        pins: Pins { server, former, nonces, former_uuid: Some(Uuid::from_bytes([7; 16])) },
+    }
 }
 
 fn enrolled() -> (tempfile::TempDir, IdentityDir) {

@@ -66,6 +66,13 @@ if [ -n "$trust" ]; then
 else
     set -- "$@" --trust-on-first-use
 fi
+# Enrolled with a server that is lost: key and queue are kept, and brought to this one.
+if [ -e "$root/var/lib/vigo/identity/pins" ]; then
+    set -- "$@" --again
+    if [ -z "$root" ] && [ -d /run/systemd/system ]; then
+        systemctl stop vigo-envoy.service 2>/dev/null || true
+    fi
+fi
 [ -z "$root" ] || set -- "$@" --identity-dir "$root/var/lib/vigo/identity" --state-dir "$root/var/lib/vigo/state"
 "$root$prefix/vigo-envoy" "$@" || {
     code=$?

@@ -14,22 +14,36 @@ use crate::litestream::state::{Replication, Stage};
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) fn metrics(context: &Arc<Context>, respond: Respond) {
+    // Directories are read beside the loops.
     let context_later = context.clone();
-    context.core(AdminRequest::Stats, respond, move |reply| {
-        let AdminReply::Stats(stats) = reply else { return Response::text(TEXT, String::new()) };
-        let totals = context_later.fleet.totals(&context_later.clocks());
-        let uptime = context_later.backend.now().mono.since(context_later.started.mono);
+    context.job(respond, move |respond| {
+        let backups = (context_later.backup_times)();
         let wal = std::fs::metadata(context_later.root.join("db/vigo.db-wal")).map_or(0, |meta| meta.len());
-        let damaged = context_later.damage.get().is_some();
-        let mut text = render(&stats, &totals, uptime, wal, damaged);
-        if let Some(watch) = &context_later.replication {
-            text += &replication(&watch.now(), context_later.backend.now().wall);
-        }
-        Response::text(TEXT, text)
+        let context = context_later.clone();
+        context_later.core(AdminRequest::Stats, respond, move |reply| {
+            let AdminReply::Stats(stats) = reply else { return Response::text(TEXT, String::new()) };
+            let totals = context.fleet.totals(&context.clocks());
+            let uptime = context.backend.now().mono.since(context.started.mono);
+            let damaged = context.damage.get().is_some();
+            let mut text = render(&stats, &totals, uptime, &Found { wal, damaged, backups });
+            if let Some(watch) = &context.replication {
+                text += &replication(&watch.now(), context.backend.now().wall);
+            }
+            Response::text(TEXT, text)
+        });
     });
 }
 
-fn render(stats: &Stats, totals: &Totals, uptime_ms: u64, wal_bytes: u64, damaged: bool) -> String {
+/// What was found on the disk.
+#[derive(Default)]
+struct Found {
+    wal: u64,
+    damaged: bool,
+    /// Newest archive, newest proof; seconds since 1970.
+    backups: (Option<u64>, Option<u64>),
+}
+
+fn render(stats: &Stats, totals: &Totals, uptime_ms: u64, found: &Found) -> String {
     let mut out = String::with_capacity(4_096);
     let mut one = |name: &str, kind: &str, help: &str, rows: &[(&str, u64)]| family(&mut out, name, kind, help, rows);
     let statuses: Vec<(String, u64)> = Status::ALL
@@ -69,8 +83,26 @@ fn render(stats: &Stats, totals: &Totals, uptime_ms: u64, wal_bytes: u64, damage
         &[("", u64::from(stats.stepped_down))],
     );
     one("disk_full", "gauge", "1 while results are refused for lack of space.", &[("", u64::from(stats.disk_full))]);
-    one("database_damaged", "gauge", "1 when the check of the database found damage.", &[("", u64::from(damaged))]);
-    one("wal_bytes", "gauge", "Bytes of the write-ahead log.", &[("", wal_bytes)]);
+    one(
+        "database_damaged",
+        "gauge",
+        "1 when the check of the database found damage.",
+        &[("", u64::from(found.damaged))],
+    );
+    one("wal_bytes", "gauge", "Bytes of the write-ahead log.", &[("", found.wal)]);
+    let (newest, proved) = found.backups;
+    one(
+        "backup_newest_timestamp_seconds",
+        "gauge",
+        "When the newest archive under paths.snapshots was written; 0 while there is none.",
+        &[("", newest.unwrap_or(0))],
+    );
+    one(
+        "backup_last_verified_timestamp_seconds",
+        "gauge",
+        "When an archive was last verified or drilled with success; 0 for never.",
+        &[("", proved.unwrap_or(0))],
+    );
     one("uptime_seconds", "gauge", "Seconds since the server started.", &[("", uptime_ms / 1_000)]);
     out
 }
@@ -104,7 +136,12 @@ mod tests {
 
     #[test]
     fn every_line_is_prometheus_text_and_totals_are_counters() {
-        let mut text = render(&Stats::default(), &Totals::default(), 5_000, 9, false);
+        let mut text = render(
+            &Stats::default(),
+            &Totals::default(),
+            5_000,
+            &Found { backups: (Some(7), None), ..Found::default() },
+        );
         text += &replication(&Replication::default(), Wall(2_500));
         for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
             let words: Vec<&str> = line.split(' ').collect();
@@ -113,5 +150,7 @@ mod tests {
         assert!(text.contains("vigo_envoys{status=\"converged\"} 0\n"));
         assert!(text.contains("vigo_uptime_seconds 5\n"));
         assert!(text.contains("vigo_replica_up 0\n") && text.contains("vigo_replica_lag_seconds 3\n"), "{text}");
+        assert!(text.contains("vigo_backup_newest_timestamp_seconds 7\n"));
+        assert!(text.contains("vigo_backup_last_verified_timestamp_seconds 0\n"));
     }
 }

@@ -81,7 +81,12 @@ pub struct Context {
     pub notes: Vec<String>,
     /// What the check of the whole database found, once it found something.
     pub damage: Arc<OnceLock<String>>,
+    /// When the newest archive was made, and when one was last proved to be good.
+    pub backup_times: BackupTimes,
 }
+
+/// Asks the disk for two times, in seconds since 1970.
+pub type BackupTimes = Arc<dyn Fn() -> (Option<u64>, Option<u64>) + Send + Sync>;
 
 /// Public facts of the server's identity.
 #[derive(Clone, Debug, PartialEq)]

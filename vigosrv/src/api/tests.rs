@@ -70,6 +70,7 @@ fn with(backend: Ready, root: PathBuf) -> Arc<Context> {
         started,
         notes: Vec::new(),
         damage: Arc::default(),
+        backup_times: Arc::new(|| (Some(1_800_000_000), None)),
     })
 }
 

@@ -66,8 +66,8 @@ fn decide(
         }
         AdminRequest::Rekey { uuid, actor } => {
             let name = name_of(server, &uuid)?;
-            let standing = server.fleet.with(&uuid, |entry| (entry.state, entry.in_review_window));
-            if standing != Some((Enrolled::Active, false)) {
+            let standing = server.fleet.with(&uuid, |entry| entry.state);
+            if standing != Some(Enrolled::Active) {
                 // It gets no secrets now: what it has under its present key is all that it has.
                 let cure = format!("{name} gets no secrets now, and would lose those it has: approve it first");
                 return Err(AdminError::Conflict(cure));

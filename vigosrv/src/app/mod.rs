@@ -93,6 +93,8 @@ pub struct Server {
     pub(crate) restore: restore::Restore,
     /// Statements to hand over at the next contact.
     pub(crate) statements: OwnKeys<Uuid, Statement>,
+    /// How many of them were handed over lately.
+    pub(crate) handed: statements::Handed,
     /// Envoys that were enrolled to replace another: new -> old.
     pub(crate) replacing: OwnKeys<Uuid, Uuid>,
     pub(crate) stats: Stats,
@@ -104,6 +106,8 @@ impl Server {
     pub fn new(init: ServerInit, out: &mut Vec<Effect>) -> Server {
         let fleet = Fleet::rebuild(&init.snapshot.envoys, init.now.mono);
         let replacing = replacements(&fleet);
+        let seen = init.snapshot.envoys.iter().map(|row| row.last_seen.max(row.enrolled_at));
+        let known_until = seen.max().unwrap_or_default();
         let mut server = Server {
             admission: Admission::new(init.settings.checkins_per_second),
             identity: init.identity,
@@ -121,6 +125,7 @@ impl Server {
             periodic: periodic::Periodic::new(init.now.mono),
             restore: restore::Restore::default(),
             statements: OwnKeys::default(),
+            handed: statements::Handed::default(),
             replacing,
             stats: Stats::default(),
             draining: false,
@@ -129,6 +134,7 @@ impl Server {
         if init.outbid_ms > 0 {
             server.restore.until = init.now.mono + init.outbid_ms;
         }
+        server.restore.known_until = known_until;
         if let Some(reason) = init.restored {
             restore::begin(&mut server, init.now, reason, out);
         }

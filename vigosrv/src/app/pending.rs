@@ -164,6 +164,7 @@ fn enrolled(server: &mut Server, now: Now, call: CallId, result: Result<Written,
             server.replacing.insert(row.uuid, old);
         }
         server.fleet.insert(entry_of(&row, now));
+        super::restore::came(server, now, row.uuid, row.state, out);
     }
     log(Level::Info, format!("enrolled {} as {} ({})", row.hostname, row.uuid, row.state.name()), out);
     let answer = wire::EnrollReply {
@@ -370,7 +371,7 @@ fn answered(
         AfterAdmin::State { uuid, state } => {
             let serial = server.state.version.serial;
             server.fleet.update(&uuid, |entry| {
-                (entry.state, entry.assigned_serial, entry.in_review_window) = (state, serial, false);
+                (entry.state, entry.assigned_serial) = (state, serial);
                 if entry.status == Status::Duplicate || entry.status == Status::Review {
                     entry.status = Status::Nodata;
                 }

@@ -4,10 +4,14 @@
 use common::ids::Uuid;
 use common::limits::BACKOFF_MAX_MS;
 use common::log::Level;
-use common::time::{Mono, Now};
+use common::proto::Enrolled;
+use common::time::{Mono, Now, Wall};
 
 use super::{Effect, Pending, Server, log};
 use crate::store::{EventRow, Write};
+
+/// Newcomers that are remembered.
+const NEWCOMERS_MAX: usize = 10_000;
 
 /// What is known of restores.
 #[derive(Debug, Default)]
@@ -18,6 +22,10 @@ pub(crate) struct Restore {
     pub stepped_down: Option<u64>,
     /// Revocations were lost: newcomers get no secrets.
     pub review: bool,
+    /// The newest that the database of this start knew of.
+    pub known_until: Wall,
+    /// Envoys that enrolled with this process, the first so many.
+    pub newcomers: Vec<Uuid>,
     /// An epoch that was asked for but is not committed yet.
     pub raising: u64,
     /// An epoch that the database refused, and why it is needed: to be tried again. Envoys that hold a channel do not show
@@ -112,13 +120,37 @@ fn weigh_revocations(server: &mut Server, now: Now, uuid: Uuid, memory: Memory, 
     server.restore.review = true;
     server.stats.review = true;
     let detail = format!(
-        "envoy {uuid} has seen {} revocations, this database holds {}: those made after the backup are lost; \
-         revoke again what must stay out. Secrets are withheld from envoys that are first seen now",
-        memory.revocation_counter, ours.0
+        "envoy {uuid} has seen {} revocations, this database holds {}: those made between {} and now are \
+         lost; revoke again what must stay out. Secrets are withheld from envoys that were first seen since, until they are approved",
+        memory.revocation_counter, ours.0, server.restore.known_until
     );
     log(Level::Warn, detail.clone(), out);
+    for uuid in std::mem::take(&mut server.restore.newcomers) {
+        review(server, now, uuid, out);
+    }
     let event = EventRow { at: now.wall, kind: "revocations-lost".into(), uuid: Some(uuid), detail };
     server.write(Write::Event(event), Pending::Nobody, out);
+}
+
+/// An envoy has enrolled. Should it show later that revocations were lost, it is one of those that may not have secrets.
+pub(crate) fn came(server: &mut Server, now: Now, uuid: Uuid, state: Enrolled, out: &mut Vec<Effect>) {
+    if state != Enrolled::Active {
+        return;
+    }
+    if server.restore.review {
+        // It was decided before that was known, and committed after.
+        review(server, now, uuid, out);
+    } else if server.restore.newcomers.len() < NEWCOMERS_MAX {
+        server.restore.newcomers.push(uuid);
+    }
+}
+
+fn review(server: &mut Server, now: Now, uuid: Uuid, out: &mut Vec<Effect>) {
+    if server.fleet.with(&uuid, |entry| entry.state) == Some(Enrolled::Active) {
+        let (state, at) = (Enrolled::Review, now.wall);
+        server.fleet.update(&uuid, |entry| entry.state = state);
+        server.write(Write::SetState { uuid, state, new_serial: false, at }, Pending::State { uuid, state }, out);
+    }
 }
 
 /// An epoch that was refused is tried again; one line when the time after a restore is over.

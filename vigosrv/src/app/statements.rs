@@ -2,9 +2,10 @@
 //! are, handed over at every check-in until they run out, and said aloud when they do so without having been followed.
 
 use common::ids::Uuid;
+use common::limits::REBOOTSTRAPS_PER_SECOND_MAX;
 use common::log::Level;
 use common::proto::{Message, wire};
-use common::time::Now;
+use common::time::{Mono, Now};
 
 use super::pending::AfterAdmin;
 use super::periodic::push;
@@ -20,6 +21,24 @@ pub(crate) struct Statement {
     signed: wire::Signed,
     expires_ms: u64,
     epoch: u64,
+}
+
+/// How many statements were handed over lately. Whoever comes above the bound goes on as before, and hears it at a later check-in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Handed {
+    since: Mono,
+    n: u32,
+}
+
+impl Handed {
+    /// Whether one more may go now; then it counts.
+    pub(crate) fn may(&mut self, now: Mono) -> bool {
+        if now.since(self.since) >= 1_000 {
+            *self = Handed { since: now, n: 0 };
+        }
+        self.n += 1;
+        self.n <= REBOOTSTRAPS_PER_SECOND_MAX
+    }
 }
 
 /// What was ordered before this process began. What ran out meanwhile is dropped.
@@ -86,7 +105,8 @@ pub(crate) fn statement_for(server: &mut Server, now: Now, uuid: &Uuid, out: &mu
     let epoch = server.state.version.epoch;
     let statement = server.statements.get(uuid)?;
     if statement.expires_ms > now.wall.ms() && statement.epoch == epoch {
-        return Some(statement.signed.clone());
+        let signed = statement.signed.clone();
+        return server.handed.may(now.mono).then_some(signed);
     }
     give_up(server, now, uuid, out);
     None

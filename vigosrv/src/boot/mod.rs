@@ -7,6 +7,7 @@ mod offline;
 mod quickstart;
 mod replica;
 mod serve;
+mod states;
 
 pub use offline::{publish_failure, publish_offline, settle_secrets_offline};
 pub use quickstart::{Quickstart, quickstart};

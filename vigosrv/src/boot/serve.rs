@@ -23,6 +23,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::backend::{Behind, Live, Reach, Waiting};
 use super::jobs::Jobs;
 use super::replica::Replica;
+use super::states;
 use crate::api::{Context, Trust};
 use crate::app::{Event, Server, ServerInit, Settings};
 use crate::backup::{self, Restored};
@@ -33,7 +34,6 @@ use crate::net::{
     AdminSocket, ApiLoop, ApiMail, ApiOptions, Fatal, Listener, Mail, Mailbox, NetOptions, PeerRule, Reactor,
 };
 use crate::publish;
-use crate::secrets::Vault;
 use crate::store::{OpenOptions, RetainRule, SqliteStore, Store, Writer, check_whole};
 
 /// Descriptors wanted for a large fleet; the hard limit decides.
@@ -77,13 +77,12 @@ pub fn serve(config: &ServerConfig, take_over: bool, ready: impl FnOnce(&Running
     let checkpoints = replica.checkpoints();
     let opened =
         SqliteStore::open(&OpenOptions { checkpoints, ..OpenOptions::new(&config.database, identity.server_id) })
-            .map_err(|error| Failure::new(Exit::BadConfig, error.to_string()))?;
+            .map_err(|error| states::refused(&error, config))?;
     let mut store = opened.store;
     let gauges = store.gauges();
     let snapshot = store.load().map_err(|error| Failure::failed(error.to_string()))?;
     if opened.unclean {
-        let note =
-            "the last shutdown was not clean: what the server starts from is whole, the history is being checked";
+        let note = "the last shutdown was not clean: what the server starts from is whole, the history is being checked; `vigocli doctor` says what comes of it";
         notes.push(note.to_string());
     }
     let marked = backup::at_start(&config.database, snapshot.state.version.epoch, config.interval_ms, now.wall);
@@ -106,7 +105,7 @@ pub fn serve(config: &ServerConfig, take_over: bool, ready: impl FnOnce(&Running
         }
     };
 
-    let (vault, changed_secrets) = open_secrets(config, &mut notes, &say);
+    let (vault, changed_secrets) = states::open_secrets(config, &mut notes, &say);
 
     let grpc = listen(&config.grpc_listen)?;
     let api = listen(&config.api_listen)?;
@@ -209,6 +208,7 @@ pub fn serve(config: &ServerConfig, take_over: bool, ready: impl FnOnce(&Running
         started: now,
         notes,
         damage,
+        backup_times: states::backup_times(config),
     });
     let api_options = ApiOptions {
         tls: tls.config(config, &trust.ca_pem, &[b"h2", b"http/1.1"])?,
@@ -256,29 +256,6 @@ fn cannot(what: &str, error: &dyn std::fmt::Display) -> Failure {
 fn fatal(error: Fatal) -> Failure {
     let exit = if matches!(error, Fatal::Listen { .. }) { Exit::BadConfig } else { Exit::Failed };
     Failure::new(exit, error.to_string())
-}
-
-/// The secrets, as far as they open. A server without them serves everything else.
-fn open_secrets(config: &ServerConfig, notes: &mut Vec<String>, say: &dyn Fn(Level, &str)) -> (Vault, Vec<String>) {
-    let place = config.secrets();
-    let opened = place.start().and_then(|opened| Ok((opened, place.pending()?)));
-    let (opened, changed) = opened.unwrap_or_else(|error| {
-        let note = format!("no secret can be given: {error}; envoys keep the values that they have");
-        say(Level::Error, &note);
-        notes.push(note);
-        Default::default()
-    });
-    if !opened.bad.is_empty() || !opened.lost.is_empty() {
-        let names: Vec<&str> = opened.unusable().collect();
-        let note = format!(
-            "secrets that no key opens are set aside in secrets/.lost/: {}; bring the key back with `vigocli secrets key import \
-             KIT`, or set each again with `vigocli secrets set PATH`",
-            names.join(", ")
-        );
-        say(Level::Error, &note);
-        notes.push(note);
-    }
-    (opened.vault, changed)
 }
 
 /// Binds a listener. An empty host is every address, IPv6 where there is any.

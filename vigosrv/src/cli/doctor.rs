@@ -5,14 +5,18 @@ use std::path::Path;
 
 use argh::{ArgsInfo, FromArgs};
 use common::cli::{Common, Exit, Failure, Style, color_wanted, paint, print};
-use common::sys::file;
+use common::crypto::KEY_FILE_BYTES_MAX;
+use common::sys::{Clock, file};
 use serde_json::{Value, json};
 
 use super::http::get;
 use super::status::{replica_in_words, replica_is_bad};
 use crate::api::TARGETS;
+use crate::backup;
+use crate::config::ServerConfig;
+use crate::keys;
 use crate::publish;
-use crate::store::check_whole;
+use crate::store::{check_log, check_whole};
 
 /// Free space below which the database will soon refuse results.
 const FREE_BYTES_MIN: u64 = 1 << 30;
@@ -70,6 +74,9 @@ pub(super) fn run(_: Doctor, common: &Common) -> Result<Exit, Failure> {
             Err(error) => add("secrets", Grade::Error, error.to_string()),
         }
     }
+    if let Ok(config) = super::config(common) {
+        backups(&config, &mut add);
+    }
     match (publish::live_tree(&root), publish::validate(&root)) {
         (Err(error), _) => add("policy", Grade::Error, error.to_string()),
         (Ok(None), _) => {
@@ -103,15 +110,35 @@ pub(super) fn run(_: Doctor, common: &Common) -> Result<Exit, Failure> {
             add("server", Grade::Warning, failure.what);
             // With a server running it is the server's to say: it checks after every shutdown that was not clean.
             match super::config(common).map(|config| config.database) {
-                Ok(database) if database.is_file() => match check_whole(&database) {
-                    Ok(()) => add("database", Grade::Good, "whole".into()),
-                    Err(error) => add("database", Grade::Error, error.to_string()),
-                },
+                Ok(database) if database.is_file() => {
+                    match check_log(&database).and_then(|()| check_whole(&database)) {
+                        Ok(()) => add("database", Grade::Good, "whole".into()),
+                        Err(error) => add("database", Grade::Error, error.to_string()),
+                    }
+                }
                 _ => {}
             }
         }
     }
     show(&findings, common)
+}
+
+fn backups(config: &ServerConfig, add: &mut dyn FnMut(&'static str, Grade, String)) {
+    let health = backup::Health::of(&config.snapshots);
+    let key = file::read_bounded(&config.master_key, KEY_FILE_BYTES_MAX).ok().map(|text| backup::key_id(&text));
+    let warnings = health.warnings(&config.snapshots, key.as_deref(), Clock::system().now().wall);
+    if warnings.is_empty() {
+        let (name, _) = health.newest.unwrap_or_default();
+        add("backups", Grade::Good, format!("{name} is the newest, and what is there was proved to be good"));
+    }
+    warnings.into_iter().for_each(|text| add("backups", Grade::Warning, text));
+    if let Ok(public) = keys::recovery_public(config)
+        && public.key.is_none()
+    {
+        let text = "there is no recovery key: after the loss of everything each envoy must be enrolled by hand; \
+                    `vigocli secrets key export FILE --new-recovery-key`";
+        add("backups", Grade::Warning, text.into());
+    }
 }
 
 fn server(status: &Value, add: &mut dyn FnMut(&'static str, Grade, String)) {

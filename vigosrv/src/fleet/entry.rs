@@ -71,8 +71,6 @@ pub struct Entry {
     pub kept_cached: bool,
     /// Waiting records by its heartbeat, by lane.
     pub queued: [u32; 2],
-    /// First seen in a window in which revocations were lost: no secrets.
-    pub in_review_window: bool,
 }
 
 impl Entry {
@@ -103,7 +101,6 @@ impl Entry {
             reserved: None,
             kept_cached: false,
             queued: [0; 2],
-            in_review_window: false,
         }
     }
 

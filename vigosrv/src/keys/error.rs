@@ -64,14 +64,15 @@ impl fmt::Display for KeyError {
             KeyError::File(error) => write!(f, "{error}"),
             KeyError::Missing { present, missing } => write!(
                 f,
-                "{} is there and {} is missing: they belong together; restore the missing one from a backup",
+                "{} is there and {} is missing: they belong together; restore the missing one from a backup: `vigocli backup \
+                 restore FILE --only tls`",
                 present.display(),
                 missing.display()
             ),
             KeyError::KeysLost { database, missing } => write!(
                 f,
                 "{} is there and {} is missing: with new keys no envoy would trust this server; restore the tls directory \
-                 from a backup, or move the database away to begin anew",
+                 from a backup (`vigocli backup restore FILE --only tls`), or move the database away to begin anew",
                 database.display(),
                 missing.display()
             ),

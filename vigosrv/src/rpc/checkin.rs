@@ -172,8 +172,8 @@ fn seal(server: &mut Server, uuid: Uuid, bundle: &Hash32, out: &mut Vec<Effect>)
     if paths.is_empty() {
         return Vec::new();
     }
-    let standing = server.fleet.with(&uuid, |entry| (entry.state, entry.in_review_window, entry.sealing_key));
-    let Some((Enrolled::Active, false, key)) = standing else { return Vec::new() };
+    let standing = server.fleet.with(&uuid, |entry| (entry.state, entry.sealing_key));
+    let Some((Enrolled::Active, key)) = standing else { return Vec::new() };
     let (mut sealed, mut bytes) = (Vec::new(), 0);
     for path in paths {
         let Some(secret) = server.vault.get(path) else { continue };

@@ -60,7 +60,12 @@ fn decide(
         hostname,
         public_key,
         sealing_key,
-        state: if full { Enrolled::Active } else { Enrolled::Pending },
+        state: match full {
+            // It may be one that was revoked after the backup that this database comes from.
+            true if server.restore.review => Enrolled::Review,
+            true => Enrolled::Active,
+            false => Enrolled::Pending,
+        },
         machine_id: cut(&request.machine_id),
         agent_version: cut(&request.agent_version),
         os: cut(&request.os),

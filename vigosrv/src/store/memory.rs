@@ -254,6 +254,12 @@ impl Tables for MemoryStore {
         Ok(())
     }
 
+    fn remove_open_tokens(&mut self) -> Result<bool, StoreError> {
+        let before = self.tokens.len();
+        self.tokens.retain(|_, token| token.used.is_some());
+        Ok(before > self.tokens.len())
+    }
+
     fn use_token(&mut self, hash: &Hash32, key: &PublicKey, uuid: &Uuid) -> Result<(), StoreError> {
         if let Some(token) = self.tokens.get_mut(hash) {
             token.used = Some((*key, *uuid));

@@ -14,6 +14,6 @@ pub use memory::{MemoryRecord, MemoryStore};
 pub use ops::*;
 pub use sqlite::{
     Checkpoints, DataSet, Gauges, Held, Marker, Migrated, OpenOptions, Opened, SCHEMA, SqliteStore, check_copy,
-    check_whole, generate, identity, read_marker, write_marker,
+    check_log, check_whole, generate, identity, read_marker, write_marker,
 };
 pub use writer::{Done, Submitter, Writer};

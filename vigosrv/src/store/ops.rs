@@ -347,6 +347,15 @@ pub enum StoreError {
     Corrupt(String),
     /// Made by a newer version of the product: (found, known).
     Newer(u32, u32),
+    /// The write-ahead log beside the database is another's.
+    ForeignLog {
+        /// The log.
+        log: std::path::PathBuf,
+        /// How that shows.
+        why: String,
+    },
+    /// The database is gone; its continuity file is there.
+    Missing(std::path::PathBuf),
     /// Anything else, with the path.
     Io(String),
 }
@@ -360,6 +369,19 @@ impl std::fmt::Display for StoreError {
             StoreError::Newer(found, known) => write!(
                 f,
                 "the database has schema version {found}, this version of vigosrv knows up to {known}: install the newer vigosrv, or restore a backup made by this one"
+            ),
+            StoreError::ForeignLog { log, why } => write!(
+                f,
+                "{} does not belong to the database beside it: {why}. Where the database was put there whole, take the log away \
+                 (`mv {0} {0}.foreign`) and start again; where single files were copied beside a running server, bring back a \
+                 copy that `vigocli backup create` made, with `vigocli backup restore FILE --db-only`",
+                log.display()
+            ),
+            StoreError::Missing(path) => write!(
+                f,
+                "{} is missing, and its continuity file says that there was one: bring it back with `vigocli backup restore FILE \
+                 --db-only`; to begin with an empty database, remove {0}.continuity",
+                path.display()
             ),
         }
     }

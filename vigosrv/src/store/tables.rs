@@ -101,6 +101,8 @@ pub trait Tables {
     fn token(&mut self, hash: &Hash32) -> Result<Option<TokenRow>, StoreError>;
     /// A new token.
     fn insert_token(&mut self, invite: &InviteRow) -> Result<(), StoreError>;
+    /// Removes tokens that nobody has used; whether there were any.
+    fn remove_open_tokens(&mut self) -> Result<bool, StoreError>;
     /// Marks a token as used.
     fn use_token(&mut self, hash: &Hash32, key: &PublicKey, uuid: &Uuid) -> Result<(), StoreError>;
     /// How many a trusted entry has enrolled.

@@ -142,6 +142,19 @@ fn a_store_of_another_word_size_or_byte_order_is_recognised_and_its_records_are_
 }
 
 #[test]
+fn an_envoy_that_was_enrolled_again_keeps_its_queue_and_no_policy() {
+    let (_scratch, dir, before) = filled();
+    let again = Options { uuid: Uuid::from_bytes([6; 16]), former: Some(Uuid::from_bytes([5; 16])), ..options(&dir) };
+    for _ in 0..2 {
+        let loaded = Store::open(&again).expect("nobody else holds it").load().expect("it loads");
+        assert_eq!((loaded.lanes.clone(), loaded.highest), (before.lanes.clone(), before.highest));
+        assert_eq!((loaded.current, loaded.previous), (None, None));
+        assert!(loaded.traits.is_empty() && !loaded.meta.contains_key("queue.epoch"), "{:?}", loaded.meta);
+    }
+    assert!(crate::cache::verify(&dir, again.uuid).is_sound());
+}
+
+#[test]
 fn a_store_of_another_envoy_is_set_aside_and_nothing_of_it_is_used() {
     let (scratch, dir, _) = filled();
     let other = Options { uuid: Uuid::from_bytes([6; 16]), ..options(&dir) };

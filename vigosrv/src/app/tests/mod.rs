@@ -3,6 +3,7 @@
 
 mod blobs;
 mod reports;
+mod restored;
 mod statements;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -76,7 +77,13 @@ fn start(store: &mut MemoryStore, compiled: &Arc<Compiled>, now: Now, log: &mut 
             held_connections_max: 10,
             checkins_per_second: 1_000,
             pending_writes_max: 100,
-            trusted: Vec::new(),
+            trusted: vec![TrustedEntry {
+                pattern: common::glob::Glob::try_new("new-*").unwrap(),
+                cidr: None,
+                until: None,
+                max: None,
+                secrets: true,
+            }],
             servers: Vec::new(),
             version: "0.1.0".into(),
         },
@@ -212,13 +219,12 @@ impl Bench {
 
     /// A connection on which this envoy is authenticated.
     fn connect(&mut self, n: u8) -> ConnId {
-        self.n_conns += 1;
-        let (conn, exporter) = (ConnId(self.n_conns), [self.n_conns as u8; 32]);
-        self.handle(Event::Connected { conn, peer: [127, 0, 0, 1].into(), exporter });
-        let hello = wire::HelloRequest { protocol_versions: vec![1], ..Default::default() };
-        let heard = self.call(conn, Method::Hello, &hello);
-        let reply = wire::HelloReply::decode(heard.reply.unwrap()).unwrap();
-        let hash = hello_hash(&hello.encode_to_vec(), &reply.body);
+        self.connect_with(n, wire::RevocationEcho::default())
+    }
+
+    /// The same for an envoy that has seen these revocations.
+    fn connect_with(&mut self, n: u8, revocation: wire::RevocationEcho) -> ConnId {
+        let (conn, exporter, hash) = self.greet();
         let id = server_id(&identity().public());
         let transcript = auth_transcript(Side::Envoy(envoy(n)), &id, &hash, &exporter);
         let request = wire::AuthenticateRequest {
@@ -226,12 +232,24 @@ impl Bench {
             signature: envoy_key(n).sign(Context::Auth, &transcript).to_vec(),
             boot_id: "boot".into(),
             epoch: 1,
+            revocation: Some(revocation),
             ..Default::default()
         };
         let heard = self.call(conn, Method::Authenticate, &request);
         let reply = wire::AuthenticateReply::decode(heard.reply.unwrap()).unwrap();
         assert_eq!(reply.result, wire::authenticate_reply::Result::Ok as i32, "{:#?}", self.log);
         conn
+    }
+
+    /// A connection on which Hello was said: its exporter, and the hash of the exchange.
+    fn greet(&mut self) -> (ConnId, [u8; 32], Hash32) {
+        self.n_conns += 1;
+        let (conn, exporter) = (ConnId(self.n_conns), [self.n_conns as u8; 32]);
+        self.handle(Event::Connected { conn, peer: [127, 0, 0, 1].into(), exporter });
+        let hello = wire::HelloRequest { protocol_versions: vec![1], ..Default::default() };
+        let heard = self.call(conn, Method::Hello, &hello);
+        let reply = wire::HelloReply::decode(heard.reply.unwrap()).unwrap();
+        (conn, exporter, hello_hash(&hello.encode_to_vec(), &reply.body))
     }
 
     fn check_in(&mut self, n: u8) -> wire::CheckInReply {

@@ -33,6 +33,16 @@ fn what_the_operator_was_told_is_ordered_outlives_a_restart() {
 }
 
 #[test]
+fn a_fleet_is_sent_elsewhere_so_many_a_second() {
+    let mut bench = Bench::new(&[]);
+    order(&mut bench, Vec::new());
+    (0..common::limits::REBOOTSTRAPS_PER_SECOND_MAX).for_each(|_| assert!(bench.server.handed.may(bench.now.mono)));
+    assert_ne!(bench.check_in(10).result, Answer::Redirect as i32, "it goes on as before");
+    bench.pass(1_000);
+    assert_eq!(bench.check_in(10).result, Answer::Redirect as i32);
+}
+
+#[test]
 fn an_order_is_answered_only_when_it_is_stored() {
     let mut bench = Bench::new(&[]);
     let target = RebootstrapTarget {

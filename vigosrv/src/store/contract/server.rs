@@ -111,6 +111,20 @@ fn a_new_standing_takes_a_new_serial_where_asked() {
 }
 
 #[test]
+fn a_higher_epoch_voids_open_invitations_and_no_used_one() {
+    check(|store| {
+        one(store, invite(1, None, false));
+        one(store, invite(2, None, false));
+        assert!(matches!(one(store, enroll(row(1, "host-1"), Some(1))), Written::Enrolled(_)));
+        one(store, Write::RaiseEpoch { epoch: 2, reason: "restored".into(), at: Wall(1) });
+        // A reply that was lost in the restore is given again; a token of before it opens nothing.
+        assert!(matches!(one(store, enroll(row(1, "host-1"), Some(1))), Written::Enrolled(_)));
+        let late = one(store, enroll(row(2, "host-2"), Some(2)));
+        assert_eq!(late, Written::EnrollRefused(EnrollRefusal::UnknownToken));
+    });
+}
+
+#[test]
 fn the_epoch_never_goes_back() {
     check(|store| {
         let raise = |epoch| Write::RaiseEpoch { epoch, reason: "restored".into(), at: Wall(1) };

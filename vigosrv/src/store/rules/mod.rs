@@ -172,7 +172,9 @@ fn publish_tree<T: Tables>(tables: &mut T, publish: &PublishWrite) -> Result<Wri
 fn raise_epoch<T: Tables>(tables: &mut T, epoch: u64, reason: &str, at: Wall) -> Result<Written, StoreError> {
     let mut state = tables.server().clone();
     if epoch > state.version.epoch {
-        let detail = format!("epoch {} -> {epoch}: {reason}", state.version.epoch);
+        // What was open when the backup was made may have been used, or taken back, since.
+        let dropped = if tables.remove_open_tokens()? { "; invitations that were open are void" } else { "" };
+        let detail = format!("epoch {} -> {epoch}: {reason}{dropped}", state.version.epoch);
         state.version.epoch = epoch;
         tables.put_server(state);
         tables.event(&EventRow { at, kind: "epoch".into(), uuid: None, detail })?;

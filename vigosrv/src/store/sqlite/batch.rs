@@ -350,6 +350,10 @@ impl Tables for Batch<'_> {
         .map(drop)
     }
 
+    fn remove_open_tokens(&mut self) -> Result<bool, StoreError> {
+        self.run("DELETE FROM tokens WHERE used_key IS NULL", [])
+    }
+
     fn use_token(&mut self, token: &Hash32, key: &PublicKey, uuid: &Uuid) -> Result<(), StoreError> {
         let sql = "UPDATE tokens SET used_key = ?2, used_uuid = ?3 WHERE hash = ?1";
         self.run(sql, params![token.0, key.as_bytes(), uuid.as_bytes()]).map(drop)

@@ -25,9 +25,7 @@ pub struct Continuity {
 impl Continuity {
     /// Opens or makes the file of a database.
     pub fn open(database: &Path) -> Result<Continuity, StoreError> {
-        let mut name = database.file_name().unwrap_or_default().to_os_string();
-        name.push(".continuity");
-        let path = database.with_file_name(name);
+        let path = super::log::beside(database, ".continuity");
         let open = || -> io::Result<(File, Option<u64>)> {
             let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
             let mut bytes = [0; RECORD_BYTES];
@@ -36,6 +34,12 @@ impl Continuity {
         };
         let (file, found) = open().map_err(|error| io_error(&path, "open the continuity file", &error))?;
         Ok(Continuity { file, path, found })
+    }
+
+    /// Whether a database was here that had committed something. Makes no file.
+    pub fn had_history(database: &Path) -> bool {
+        let bytes = std::fs::read(super::log::beside(database, ".continuity")).unwrap_or_default();
+        parse(&bytes).is_some_and(|counter| counter > 0)
     }
 
     /// Writes the counter of a database that has just committed it.

@@ -31,7 +31,7 @@ pub fn store_error(path: &Path, error: rusqlite::Error) -> StoreError {
 pub fn corrupt(path: &Path, what: &str) -> StoreError {
     StoreError::Corrupt(format!(
         "{}: the database is damaged ({what}); stop vigosrv, keep the file for inspection, and bring back the last \
-         good state with `vigocli backup restore` (envoys go on from their caches meanwhile, and send what they kept)",
+         good state with `vigocli backup restore FILE --db-only` (envoys go on from their caches meanwhile, and send what they kept)",
         path.display()
     ))
 }

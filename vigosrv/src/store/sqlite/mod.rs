@@ -11,6 +11,7 @@ mod continuity;
 mod crash_tests;
 mod error;
 mod generate;
+mod log;
 mod marker;
 mod migrate;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub(super) use batch::{bits, hash, hash_or_none, uuid};
 pub use check::check_whole;
 pub use error::store_error;
 pub use generate::{DataSet, generate, identity};
+pub use log::check_log;
 pub use marker::{Held, Marker, check_copy, read_marker, write_marker};
 pub use migrate::Migrated;
 pub(super) use record::{BODY_COLUMN_COUNT, BODY_COLUMNS, body_of_row, encode_body, kind_of, parse_outcomes};
@@ -166,6 +168,11 @@ impl SqliteStore {
     fn open_with(options: &OpenOptions, steps: &[schema::Migration]) -> Result<Opened, StoreError> {
         let path = &options.path;
         let fail = |error| store_error(path, error);
+        let empty = !std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
+        if empty && !log::beside(path, "-wal").exists() && Continuity::had_history(path) {
+            return Err(StoreError::Missing(path.clone()));
+        }
+        check_log(path)?;
         let mut conn = Connection::open_with_flags(
             path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,

@@ -213,6 +213,28 @@ fn a_damaged_file_is_named_with_the_way_out_at_every_page() {
 }
 
 #[test]
+fn a_database_that_is_gone_is_not_made_anew_beside_its_continuity_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vigo.db");
+    let mut store = open(dir.path()).store;
+    enrolled(&mut store, 1);
+    store.close().unwrap();
+    drop(store);
+    for empty in [false, true] {
+        fs::remove_file(&path).unwrap();
+        if empty {
+            fs::write(&path, "").unwrap();
+        }
+        let error = SqliteStore::open(&options(dir.path())).unwrap_err();
+        assert_eq!(error, StoreError::Missing(path.clone()));
+        assert!(error.to_string().contains("vigocli backup restore FILE --db-only"), "{error}");
+        fs::write(&path, "").unwrap();
+    }
+    fs::remove_file(dir.path().join("vigo.db.continuity")).unwrap();
+    assert!(!open(dir.path()).restored, "begun anew, as the operator wanted");
+}
+
+#[test]
 fn retention_removes_what_is_oldest_in_steps() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path()).store;
