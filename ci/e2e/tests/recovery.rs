@@ -97,7 +97,20 @@ fn a_kit_brings_the_envoys_of_a_lost_server_back_to_a_new_one() {
     run(&envoy, 3);
     let lost = fs::read(server.root.join("tls/identity_key")).unwrap();
 
+    // A kit for secrets alone, and one for the server that has it, bring no envoys anywhere.
+    let bare = dir.path().join("bare.txt");
+    server.cli(&["secrets", "key", "export", &text(&bare)]);
+    refused(&server, &["server", "recover", "--kit", &text(&kit)], 75, "another process works in");
+    server.stop();
+    refused(&server, &["server", "recover", "--kit", &text(&kit)], 1, "nothing is lost that envoys must be told of");
+    server.start();
+
     lose_everything(&mut server);
+    refused(&server, &["server", "recover", "--kit", &text(&bare)], 1, "it was made without --new-recovery-key");
+    let mut damaged = fs::read(&kit).unwrap();
+    damaged[200] ^= 1;
+    fs::write(&bare, damaged).unwrap();
+    refused(&server, &["server", "recover", "--kit", &text(&bare)], 78, "the recovery kit is damaged");
     // Results that nobody could take wait in the queue.
     run(&envoy, 2);
     follow(&mut server, "scenario-5-kit", &[("KIT", &text(&kit))]);
@@ -202,6 +215,18 @@ fn a_lost_master_key_costs_its_secrets_alone_and_a_kit_brings_them_back() {
     // The value that was set meanwhile stays.
     assert_eq!(server.cli(&["secrets", "get", "a/one"])["value"], "new value");
     envoy.stop();
+}
+
+/// A command that must be refused with this exit status, in these words.
+fn refused(server: &Server, words: &[&str], code: i32, said: &str) {
+    let output = std::process::Command::new(vigo_e2e::binary("vigocli"))
+        .args(words)
+        .arg("--root")
+        .arg(&server.root)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(code) && stderr.contains(said), "{:?}: {stderr}", output.status);
 }
 
 /// What `doctor` says of one thing; its exit status is that of the worst of all.

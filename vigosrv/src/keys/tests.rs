@@ -228,3 +228,56 @@ fn everything_belongs_to_the_owner_of_the_root() {
     }
     assert_eq!(n_files, FILES.len() + 1, "and the session ticket keys");
 }
+
+#[test]
+fn a_recovery_statement_is_shown_by_the_server_that_it_was_made_for_while_it_lasts() {
+    let old = Host::new();
+    old.start().unwrap();
+    let recovery = new_recovery_key(&mut SystemRng::default());
+    let public = recovery.public();
+    let kit = make_kit(&old.config(), "vigo.example".into(), 3, old.around.now, Some(recovery)).unwrap();
+    assert_eq!(kit.server_id(), old.start().unwrap().server_id);
+
+    let mut new = Host::new();
+    let keys = new.start().unwrap();
+    assert_eq!((keys.rebuilt.is_none(), keys.recovery.key), (true, None));
+    let expires = Wall(new.around.now.0 + 1_000);
+    assert_eq!(recover(&new.config(), &keys, &kit, 1, expires).unwrap(), Some(1_003));
+    let keys = new.start().unwrap();
+    let rebuilt = keys.rebuilt.unwrap();
+    assert_eq!((rebuilt.old_identity, rebuilt.epoch, keys.recovery.key), (kit.identity, 1_003, Some(public)));
+    let statement: common::proto::wire::RecoveryStatement =
+        common::bundle::open(&public, Context::Recovery, &rebuilt.statement).unwrap();
+    assert_eq!(statement.old_server_id, kit.server_id().0.0);
+    assert_eq!(statement.identity_key, keys.identity.public().as_bytes());
+
+    let text = std::fs::read(new.path("tls/recovery_statement")).unwrap();
+    let other = Host::new();
+    other.start().unwrap();
+    std::fs::write(other.path("tls/recovery_statement"), &text).unwrap();
+    let keys = other.start().unwrap();
+    assert!(keys.rebuilt.is_none() && keys.notes[0].contains("it was made for other keys"), "{:?}", keys.notes);
+    new.around.now = Wall(new.around.now.0 + 2_000);
+    let keys = new.start().unwrap();
+    assert!(keys.rebuilt.is_none() && keys.notes[0].contains("it has run out"), "{:?}", keys.notes);
+
+    std::fs::write(new.path("tls/recovery_statement"), &text[..text.len() / 2]).unwrap();
+    new.refused("this is no recovery statement");
+    new.remove("tls/recovery_statement");
+    std::fs::write(new.path("tls/recovery_public"), "nonsense").unwrap();
+    new.refused("this is no public recovery key");
+}
+
+#[test]
+fn a_recovery_key_is_followed_by_the_one_that_it_signed() {
+    let host = Host::new();
+    host.start().unwrap();
+    let [first, second] = [1, 2].map(|_| new_recovery_key(&mut SystemRng::default()));
+    put_recovery_public(&host.config(), &first.public(), None).unwrap();
+    put_recovery_public(&host.config(), &second.public(), Some(&first)).unwrap();
+    let found = host.start().unwrap().recovery;
+    assert_eq!(found.key, Some(second.public()));
+    let [step] = &found.succession[..] else { panic!("{found:?}") };
+    first.public().verify(Context::RecoveryKey, &step.payload, &step.signature).unwrap();
+    assert_eq!(step.payload, second.public().as_bytes()[..]);
+}

@@ -225,11 +225,36 @@ mod tests {
     }
 
     #[test]
+    fn the_jump_that_settles_a_restore_is_no_mixture() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        let mut store = open(&at("live"));
+        (0..9).for_each(|n| drop(enrolled(&mut store, n)));
+        drop(store);
+        let older = at("older");
+        fs::create_dir_all(&older).unwrap();
+        let mut first = open(&older);
+        enrolled(&mut first, 1);
+        drop(first);
+        fs::copy(at("live/vigo.db.continuity"), older.join("vigo.db.continuity")).unwrap();
+        let mut store = open(&older);
+        // All of the log is in the database, so that the next commit starts it over.
+        store.upkeep().unwrap();
+        store.upkeep().unwrap();
+        let raise = crate::store::Write::RaiseEpoch { epoch: 2, reason: "x".into(), at: common::time::Wall(1) };
+        store.apply(&[raise]).unwrap();
+        copy(&older, &at("crashed"));
+        assert_eq!(check_log(&at("crashed/vigo.db")), Ok(()));
+        assert!(file_alone(&at("crashed/vigo.db")).unwrap().1.continuity < 9, "the jump is in the log alone");
+    }
+
+    #[test]
     fn what_cannot_be_told_is_left_to_sqlite() {
         let scratch = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
         let mut store = open(scratch.path());
         enrolled(&mut store, 1);
-        let (database, other) = (scratch.path().join("vigo.db"), scratch.path().join("other with a blank?"));
+        let (database, other) = (scratch.path().join("vigo.db"), outside.path().join("with a blank?"));
         copy(scratch.path(), &other);
         for log in [&b""[..], b"short", &[0xff; 9_000]] {
             fs::write(other.join("vigo.db-wal"), log).unwrap();

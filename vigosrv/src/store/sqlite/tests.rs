@@ -92,9 +92,6 @@ fn a_database_without_its_continuity_file_counts_as_restored_and_a_new_one_does_
         drop(opened);
         assert!(!open(dir.path()).restored, "{damage:?}");
     }
-    // A new database under the file of a lost one.
-    fs::remove_file(dir.path().join("vigo.db")).unwrap();
-    assert!(open(dir.path()).restored);
 }
 
 #[test]
