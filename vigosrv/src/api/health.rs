@@ -86,6 +86,7 @@ fn replica(state: &Replication, now: Wall) -> Value {
         "stage": state.stage.name(),
         "lag_ms": state.lag_ms(now),
         "synced": state.synced.map(|at| at.to_string()),
+        "kept_bytes": state.kept_bytes,
         "restarts": state.restarts,
         "errors": state.errors,
         "trouble": state.trouble,

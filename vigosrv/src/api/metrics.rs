@@ -117,6 +117,8 @@ fn replication(state: &Replication, now: Wall) -> String {
     one("replica_refused", "gauge", "1 while the replica is another server's.", u64::from(refused));
     let lag = state.lag_ms(now).div_ceil(1_000);
     one("replica_lag_seconds", "gauge", "Seconds since the replica last had everything, as Litestream says.", lag);
+    let help = "Bytes that Litestream keeps beside the database; grows while the replica is away.";
+    one("replica_kept_bytes", "gauge", help, state.kept_bytes);
     one("replica_restarts_total", "counter", "How often Litestream had to be started again.", state.restarts);
     one("replica_errors_total", "counter", "Errors that Litestream logged.", state.errors);
     out

@@ -281,3 +281,26 @@ fn any_bytes_give_a_configuration_or_an_error() {
         }
     }
 }
+
+#[test]
+fn a_replica_of_postgresql_is_refused_with_the_name_of_its_tools() {
+    let errors = load("database: {driver: postgres}\nbackup: {url: 's3://b/x'}").unwrap_err().join("\n");
+    let document = include_str!("../../../docs/BAD_INPUT.md");
+    let expected = "`backup.url` replicates SQLite, and `database.driver` is postgres; remove `backup.url`; back PostgreSQL up by its own tools: \
+                    `pg_basebackup` with WAL archiving, or `pg_dump`";
+    assert!(errors.contains(expected), "{errors}");
+    assert!(document.contains(expected));
+}
+
+#[test]
+fn an_isolated_root_has_no_replica_and_a_secret_of_one_is_said_by_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = "backup: {url: 's3://b/x', access_key_id: AKIA7, secret_access_key: canary-4Wq7kd}\n";
+    std::fs::write(dir.path().join("server.yaml"), yaml).unwrap();
+    let config = ServerConfig::load(dir.path(), None).unwrap();
+    assert_eq!(config.replica.as_ref().map(|replica| replica.url.as_str()), Some("s3://b/x"));
+    assert!(!format!("{config:?}").contains("canary-4Wq7kd"));
+    assert!(!redaction::clean("litestream: canary-4Wq7kd").contains("canary-4Wq7kd"));
+    std::fs::write(dir.path().join(ISOLATED), "{}").unwrap();
+    assert_eq!(ServerConfig::load(dir.path(), None).unwrap().replica, None);
+}

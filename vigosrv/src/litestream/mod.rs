@@ -31,6 +31,9 @@ const YML: &str = "litestream.yml";
 /// Its control socket, below `run/`.
 const SOCKET: &str = "litestream.sock";
 
+/// `.vigo.db-litestream/ltx/0/FILE`.
+const KEPT_DEPTH_MAX: u32 = 4;
+
 /// What a replica is a replica of.
 #[derive(Clone, Debug)]
 pub struct Site {
@@ -156,6 +159,12 @@ impl Site {
         self.run_dir().join(SOCKET)
     }
 
+    /// Bytes of what Litestream keeps beside the database: what it has not uploaded yet, and a little of what it has.
+    fn kept_bytes(&self) -> u64 {
+        let name = self.database.file_name().unwrap_or_default().to_string_lossy();
+        bytes_below(&self.database.with_file_name(format!(".{name}-litestream")), KEPT_DEPTH_MAX)
+    }
+
     /// Writes a configuration file: 0600, and no secret in it.
     fn write_yml(&self, path: &Path, job: &text::Job) -> Result<(), ReplicaError> {
         let text = text::yml(&self.replica, &self.root, job);
@@ -187,4 +196,14 @@ pub fn check_writable(replica: &ReplicaSettings) -> Result<(), ReplicaError> {
     let result = attempt();
     let _ = std::fs::remove_file(&probe);
     result.map_err(|error| ReplicaError::NotWritable { path: path.clone(), reason: error.reason })
+}
+
+fn bytes_below(dir: &Path, depth: u32) -> u64 {
+    let Some(entries) = depth.checked_sub(1).and_then(|_| std::fs::read_dir(dir).ok()) else { return 0 };
+    let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_below(&entry.path(), depth - 1),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(bytes).sum()
 }

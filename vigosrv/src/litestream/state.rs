@@ -35,6 +35,8 @@ pub struct Replication {
     pub restarts: u64,
     /// Lines that it logged as errors.
     pub errors: u64,
+    /// Bytes that Litestream keeps beside the database: grows while the replica cannot be reached.
+    pub kept_bytes: u64,
     /// What is wrong and what to do, if something is.
     pub trouble: String,
 }

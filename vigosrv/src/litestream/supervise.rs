@@ -29,6 +29,8 @@ use crate::sys::child::Beside;
 const LOOK_MS: u16 = 100;
 /// Between two questions how far it is, milliseconds.
 const SYNC_LOOK_MS: u64 = 1_000;
+/// Between two looks at what it keeps beside the database, milliseconds.
+const KEPT_LOOK_MS: u64 = 30_000;
 /// Between two looks whose replica it is, while it is ours and while it is not, milliseconds.
 const OWNER_LOOK_MS: u64 = 5 * 60_000;
 const REFUSED_LOOK_MS: u64 = 30_000;
@@ -243,7 +245,7 @@ impl Keeper {
             state.stage = Stage::Replicating;
             state.trouble.clear();
         });
-        let (mut synced_at, mut owner_at) = (from, from + OWNER_LOOK_MS);
+        let (mut synced_at, mut kept_at, mut owner_at) = (from, from, from + OWNER_LOOK_MS);
         loop {
             match child.serve(LOOK_MS, &mut |line| self.pass_on(line)) {
                 Ok(None) => {}
@@ -265,6 +267,11 @@ impl Keeper {
                     let text = "litestream does not copy the write-ahead log back: it has grown to a gigabyte";
                     self.trouble(Stage::Replicating, text);
                 }
+            }
+            if now >= kept_at {
+                kept_at = now + KEPT_LOOK_MS;
+                let bytes = site.kept_bytes();
+                watch.change(|state| state.kept_bytes = bytes);
             }
             if now >= owner_at {
                 owner_at = now + OWNER_LOOK_MS;
