@@ -39,6 +39,11 @@ pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a file has no attributes at all.
+pub fn has_none(file: BorrowedFd<'_>) -> io::Result<bool> {
+    list(file, &mut []).map(|size| size == 0)
+}
+
 /// Bytes of the names, which are put into the buffer if it is not empty.
 fn list(file: BorrowedFd<'_>, names: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the kernel writes at most `names.len()` bytes into a live buffer; with length 0 it writes nothing.

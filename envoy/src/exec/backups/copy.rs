@@ -177,3 +177,60 @@ fn is_unchanged(before: &FileStat, after: &FileStat) -> bool {
 fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::fs;
+    use std::os::unix::fs::FileExt;
+
+    /// Copies a file of several pieces that changes at the first `changes` looks at the deadline.
+    fn check(changes: u32, expected: Copied) {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["from", "to"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let path = dir.path().join("from/x");
+        fs::write(&path, vec![0; 2 * PIECE as usize + 5]).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        let left = Cell::new(changes);
+        let halt = || {
+            if left.get() > 0 {
+                left.set(left.get() - 1);
+                // Before what was read already; the time of the change is what tells, so it is made to differ.
+                file.write_all_at(&[left.get() as u8 + 1], 3).unwrap();
+                file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(u64::from(left.get()) + 9))
+                    .unwrap();
+            }
+            false
+        };
+        let open = |name: &str| OwnedFd::from(fs::File::open(dir.path().join(name)).unwrap());
+        let copied = Copier::new(false, &halt).file(&open("from"), &open("to"), c"x").unwrap();
+        assert_eq!(copied, expected, "{changes} changes");
+        if expected == Copied::Whole {
+            assert!(fs::read(&path).unwrap() == fs::read(dir.path().join("to/x")).unwrap());
+            let modified = |name: &str| fs::metadata(dir.path().join(name)).unwrap().modified().unwrap();
+            assert_eq!(modified("from/x"), modified("to/x"));
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_read_again_and_not_for_ever() {
+        check(0, Copied::Whole);
+        check(1, Copied::Whole);
+        check(u32::MAX, Copied::Changing);
+    }
+
+    #[test]
+    fn what_is_gone_or_became_something_else_has_vanished() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || OwnedFd::from(fs::File::open(dir.path()).unwrap());
+        std::os::unix::fs::symlink("x", dir.path().join("link")).unwrap();
+        for name in [c"gone", c"link"] {
+            let copied = Copier::new(false, &|| false).file(&open(), &open(), name).unwrap();
+            assert_eq!(copied, Copied::Vanished, "{name:?}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

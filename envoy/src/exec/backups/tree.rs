@@ -1,11 +1,13 @@
 //! A directory with everything below it into a snapshot. It walks through open directories, never follows a link, and stays in
 //! one file system. What is as it was in the snapshot before becomes another name of the same file.
 //!
-//! Three system calls for a file that did not change: a look at it, a look at the one before, a link. Bounds: directories
+//! Three system calls for a file that did not change: a look at it, a look at the one before, a link. One that looks the same but was
+//! touched since is read and compared. Bounds: directories
 //! within each other. What cannot be read is an error, as nothing is whole without it; what went away meanwhile is none.
 
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 
 use common::units::human_bytes;
 use nix::dir::Dir;
@@ -17,9 +19,11 @@ use nix::unistd::{Gid, Uid, fchownat, linkat, symlinkat};
 
 use super::copy::{Copied, Copier, Trouble, mtime_of};
 use super::exclude::Exclude;
+use super::gzip::is_same;
 use super::keeping::Spot;
 use crate::exec::fault::Fault;
 use crate::exec::host::{Host, kind_of, mode_of};
+use crate::sys::xattr;
 
 /// Directories within each other: each holds three descriptors.
 const DEPTH_MAX: usize = 128;
@@ -202,6 +206,7 @@ impl Walk<'_> {
         if let Some(base) = base.filter(|_| self.link)
             && let Ok(before) = fstatat(base, name, AtFlags::AT_SYMLINK_NOFOLLOW)
             && self.is_same(stat, &before)
+            && (!was_touched(stat, &before) || self.has_same_content(source, base, name))
         {
             match linkat(base, name, to, name, AtFlags::empty()) {
                 Ok(()) => {
@@ -232,6 +237,23 @@ impl Walk<'_> {
         // Without the right to set owners they are those of the agent.
         let owned = !self.copier.privileged || (stat.st_uid, stat.st_gid) == (before.st_uid, before.st_gid);
         owned && of(stat) == of(before)
+    }
+
+    /// Whether what looks the same is the same, read from both.
+    fn has_same_content(&self, source: &OwnedFd, base: &OwnedFd, name: &CStr) -> bool {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let open = |dir: &OwnedFd| openat(dir, name, flags, Mode::empty()).map(File::from);
+        match (open(source), open(base)) {
+            (Ok(one), Ok(other)) => {
+                // What says nothing against it when it fails is copied anew.
+                let plain = |file: &File| xattr::has_none(file.as_fd()).unwrap_or(false);
+                plain(&one) && plain(&other) && is_same(one, other).unwrap_or(false)
+            }
+            (Err(Errno::ELOOP), Err(Errno::ELOOP)) => {
+                matches!((readlinkat(source, name), readlinkat(base, name)), (Ok(one), Ok(other)) if one == other)
+            }
+            _ => false,
+        }
     }
 
     fn symlink(&self, source: &OwnedFd, to: &OwnedFd, name: &CStr, stat: &FileStat) -> Result<Copied, Trouble> {
@@ -269,4 +291,10 @@ impl Walk<'_> {
             )),
         }
     }
+}
+
+/// Whether the source was changed in any way since the copy got its last name, by the clock of the kernel that wrote both. Times of
+/// modification can be put back (packages do, and `touch -r`); this one cannot.
+fn was_touched(stat: &FileStat, before: &FileStat) -> bool {
+    (stat.st_ctime, stat.st_ctime_nsec) >= (before.st_ctime, before.st_ctime_nsec)
 }

@@ -150,6 +150,24 @@ fn every_difference_makes_a_new_copy() {
 }
 
 #[test]
+fn content_whose_time_was_put_back_is_found_and_a_mere_touch_is_not_copied() {
+    let mut sandbox = host();
+    make(&sandbox, &[]);
+    let file = fs::File::options().write(true).open(sandbox.at("/src/a")).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"gamma", 0).unwrap();
+    file.set_times(FileTimes::new().set_modified(modified)).unwrap();
+    // Another name for a moment: nothing of it changed but the time that nobody can set.
+    fs::hard_link(sandbox.at("/src/sub/deep/b"), sandbox.at("/src/other")).unwrap();
+    fs::remove_file(sandbox.at("/src/other")).unwrap();
+    sandbox.set_wall("2026-11-22T03:00:00Z");
+    let report = make(&sandbox, &[]);
+    assert!(report.message.contains("1 of them new or changed, 5 B"), "{}", report.message);
+    assert_eq!(sandbox.read("/d/keep/2026.326.03.00/a"), "gamma");
+    assert_eq!(sandbox.read(&format!("/d/keep/{FIRST}/a")), "alpha");
+}
+
+#[test]
 fn hourly_and_weekly_windows_take_one_each() {
     for (schedule, same, next) in [
         ("hourly", "2026-11-21T03:59:59Z", "2026-11-21T04:00:00Z"),
@@ -432,4 +450,22 @@ fn two_resources_cannot_share_a_target() {
     let report = sandbox.run_all(vec![one, two]);
     assert_eq!([report.resources[0].outcome, report.resources[1].outcome], [Changed, Failed]);
     assert!(report.resources[1].message.contains("the snapshots of `one`"), "{}", report.resources[1].message);
+}
+
+#[test]
+fn a_file_with_as_many_names_as_it_can_have_is_copied_anew() {
+    let mut sandbox = host();
+    make(&sandbox, &[]);
+    let (kept, names) = (sandbox.at("/d/keep").join(FIRST).join("a"), sandbox.at("/names"));
+    fs::create_dir(&names).unwrap();
+    // 65,000 on ext4; a file system that allows more is not tried.
+    let full = (0..66_000).any(|n| fs::hard_link(&kept, names.join(n.to_string())).is_err());
+    if !full {
+        eprintln!("skipped: a file may have more names here");
+        return;
+    }
+    sandbox.set_wall("2026-11-22T03:00:00Z");
+    let report = make(&sandbox, &[]);
+    assert!(report.message.contains("1 of them new or changed"), "{}", report.message);
+    assert_eq!(tree(&sandbox.at("/src")), tree(&sandbox.at("/d/keep/2026.326.03.00")));
 }

@@ -8,7 +8,7 @@ use common::bundle::Value;
 use common::outcome::Outcome::{Changed, Ok as Fine};
 
 use super::sandbox::Sandbox;
-use crate::exec::{RunInput, run};
+use crate::exec::run;
 use crate::report::RunReport;
 
 const PLAIN: &str = include_str!("../../../../examples/backups/stacks/configcrates/backups.vgo");
@@ -42,10 +42,15 @@ fn server() -> Option<Sandbox> {
 fn converge(sandbox: &Sandbox, source: &str, vars: &[(&str, &str)]) -> RunReport {
     let mut none = |_: &str| Err(String::new());
     let mut bundle = common::policy::compile_file("x.vgo", source.as_bytes(), &mut none).expect("it is right");
-    bundle.vars.extend(vars.iter().map(|(name, value)| (name.to_string(), Value::Str(value.to_string()))));
+    // As the vars of a mapping, which win over those of the configcrate.
+    for (name, value) in vars {
+        let value = Value::Str(value.to_string());
+        bundle.vars.insert(name.to_string(), value.clone());
+        bundle.resources.iter_mut().for_each(|resource| drop(resource.vars.insert(name.to_string(), value.clone())));
+    }
     let mut input = sandbox.input(Vec::new(), false);
     input.order.bundle = Arc::new(bundle);
-    run(&RunInput { ..input })
+    run(&input)
 }
 
 fn names(sandbox: &Sandbox, path: &str) -> Vec<String> {
