@@ -229,7 +229,9 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let at = |name: &str| scratch.path().join(name);
         let mut store = open(&at("live"));
-        (0..9).for_each(|n| drop(enrolled(&mut store, n)));
+        for n in 0..9 {
+            enrolled(&mut store, n);
+        }
         drop(store);
         let older = at("older");
         fs::create_dir_all(&older).unwrap();

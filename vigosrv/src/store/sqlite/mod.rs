@@ -302,7 +302,8 @@ impl Store for SqliteStore {
         }
         if self.unsettled && settles(batch) {
             // The counter is about to jump. A log that was started over must not begin with the jump: see `check_log`.
-            self.conn.execute("UPDATE server_state SET clean_shutdown = 0", []).map_err(|error| self.fail(error))?;
+            let step = "UPDATE server_state SET continuity = continuity + 1";
+            self.conn.execute(step, []).map_err(|error| self.fail(error))?;
         }
         self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])).map_err(|e| self.fail(e))?;
         let applied = self.apply_in_transaction(batch).and_then(|done| {
