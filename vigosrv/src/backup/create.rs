@@ -201,6 +201,7 @@ impl<W: Write> Write for Counted<W> {
 type Out = Counted<BufWriter<File>>;
 
 /// Below gzip.
+#[expect(clippy::large_enum_variant, reason = "one of them lives at a time")]
 enum Below {
     Plain(Out),
     Encrypted(Box<Encryptor<Out>>),

@@ -127,6 +127,7 @@ impl<R: Read> Read for Hashed<R> {
 type Raw = BufReader<Hashed<File>>;
 
 /// Both kinds of files, as their gzip stream.
+#[expect(clippy::large_enum_variant, reason = "one of them lives at a time")]
 enum Packed {
     Plain(Raw),
     Encrypted(BufReader<Box<Decryptor<Raw>>>),
