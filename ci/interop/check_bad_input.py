@@ -483,11 +483,12 @@ def row_check(name, expected):
 
 
 def command_check(name, expected):
-    """`PROGRAM ARGUMENTS` and `EXIT: MESSAGE`; ROOT stands for the server's root, and NONE for a folder that is not there."""
+    """`PROGRAM ARGUMENTS` and `EXIT: MESSAGE`; ROOT stands for the server's root, NONE for a folder
+    that is not there, and YAML for server.yaml."""
 
     def run(server):
         words = shlex.split(name.strip("`"))
-        known = {"ROOT": str(ROOT), "NONE": str(ROOT / "no/such/folder")}
+        known = {"ROOT": str(ROOT), "NONE": str(ROOT / "no/such/folder"), "YAML": str(ROOT / "server.yaml")}
         words = [known.get(word, word) for word in words]
         done = command(BIN / words[0], *words[1:], expect=None)
         actual = f"{done.returncode}: {done.stderr.strip() or done.stdout.strip()}"

@@ -1,6 +1,7 @@
 //! What tests and measurements with real processes share: a server and agents from the binaries of this build, in directories of
 //! their own, stopped and removed with their values; a proxy between them; and the account of what was run and what was stored.
 
+pub mod fleet;
 pub mod guide;
 mod kept;
 mod ledger;
@@ -20,7 +21,7 @@ pub use nix::sys::signal::Signal;
 
 pub use machine::Machine;
 pub use mounts::{Disk, with_own_mounts};
-pub use process::{Process, binary, timed, wait_for, wait_until};
+pub use process::{Process, binary, pause, timed, wait_for, wait_until};
 pub use proxy::{Caught, Proxy};
 pub use router::Router;
 pub use site::{Envoy, Server, enrolled, free_port, mapping};

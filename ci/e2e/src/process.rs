@@ -95,6 +95,11 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T
     }
 }
 
+/// Does nothing for a while: where a test hits something at a moment that it drew.
+pub fn pause(length: Duration) {
+    std::thread::sleep(length);
+}
+
 /// Does something, and says how long it took.
 pub fn timed<T>(act: impl FnOnce() -> T) -> (T, Duration) {
     let from = Instant::now();

@@ -179,6 +179,60 @@ fn an_absolute_path_is_not_restored_over_another_server() {
     assert!(outside.with_file_name("vigo.db.restored").exists());
 }
 
+/// While batches are committed without a pause. Each adds one event and one to the counter of the same row of state, so that a
+/// copy in which they differ is of no state that ever was.
+#[test]
+fn beside_a_busy_writer_an_archive_is_of_one_moment() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use crate::store::{EventRow, Store, Write as Change};
+
+    let dir = tempfile::tempdir().unwrap();
+    let root = server(dir.path());
+    let options = crate::store::OpenOptions::new(
+        root.join("db/vigo.db"),
+        common::ids::ServerId(server_id_of(&root.join("tls")).unwrap().parse().unwrap()),
+    );
+    let mut store = crate::store::SqliteStore::open(&options).unwrap().store;
+    let event = |n: usize| {
+        let detail = format!("{n} {}", "x".repeat(400));
+        Change::Event(EventRow { at: common::time::Wall(n as i64), kind: "test".into(), uuid: None, detail })
+    };
+    for n in 0..2_000 {
+        store.apply(&[event(n)]).unwrap();
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let busy = {
+        let stop = stop.clone();
+        std::thread::spawn(move || {
+            let mut n = 2_000;
+            while !stop.load(Ordering::Relaxed) {
+                store.apply(&[event(n)]).unwrap();
+                n += 1;
+            }
+            store.close().unwrap();
+            n
+        })
+    };
+    let mut seen = Vec::new();
+    for n in 0..4 {
+        let file = dir.path().join(format!("{n}.tar.gz"));
+        archive(&root, &file, None);
+        let target = dir.path().join(format!("target-{n}"));
+        fs::create_dir(&target).unwrap();
+        restore_into(&target, &file, PASSWORD).unwrap();
+        let conn = rusqlite::Connection::open(target.join("db/vigo.db")).unwrap();
+        let one = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        let (events, counter) = (one("SELECT count(*) FROM events"), one("SELECT continuity FROM server_state"));
+        seen.push((events, counter - events));
+    }
+    stop.store(true, Ordering::Relaxed);
+    let written = busy.join().unwrap();
+    assert!(seen.iter().all(|(_, ahead)| *ahead == seen[0].1), "{seen:?}");
+    assert!(seen.windows(2).all(|pair| pair[0].0 < pair[1].0), "the writer went on meanwhile: {seen:?} of {written}");
+}
+
 // ---------------------------------------------------------------- made to do harm
 
 /// The members of an archive as raw headers and bytes, to be changed one by one.

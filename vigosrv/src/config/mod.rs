@@ -235,6 +235,7 @@ impl ServerConfig {
         }
         let loopback = || HostPort { host: "127.0.0.1".into(), port: 0 };
         (self.grpc_listen, self.api_listen) = (loopback(), loopback());
+        self.replica = None;
         self.isolated = true;
         // Nor the replica: it is that of the server beside it.
         self.replica = None;

@@ -44,6 +44,9 @@ pub fn lock_root(root: &Path, who: &str) -> Result<Lock, Failure> {
         }
         LockError::File(error) => Failure::failed(error.to_string()),
     })?;
+    // The next one may be a server that runs as the owner of the root.
+    let owner = Owner::of(root).map_err(|error| Failure::failed(error.to_string()))?;
+    file::hand_over(&run.join("lock"), Some(owner)).map_err(|error| Failure::failed(error.to_string()))?;
     // Whoever had it before may have died in a restore.
     swap::settle(root).map_err(|error| Failure::failed(error.to_string()))?;
     Ok(lock)
