@@ -114,7 +114,9 @@ pub fn create(request: &Request<'_>, rng: &mut dyn Rng, progress: Progress<'_>) 
     hand_over(&made, Some(owner))?;
     place(&made, target, request.force)?;
     let line = format!("{sha256}  {name}\n");
-    write_atomic(&sidecar_path(target), line.as_bytes(), 0o600, Some(owner))?;
+    let (beside, sidecar) = (partial.path("sidecar"), sidecar_path(target));
+    write_atomic(&beside, line.as_bytes(), 0o600, Some(owner))?;
+    std::fs::rename(&beside, &sidecar).map_err(|error| BackupError::io("rename", &sidecar, &error))?;
     sync_dir(dir)?;
     Ok(Created { manifest, bytes, sha256 })
 }

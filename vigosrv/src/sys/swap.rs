@@ -124,13 +124,16 @@ fn go(journal: &Journal, owner: Owner) -> Result<(), FileError> {
 
 /// Everything is in place: the old state gets its lasting name.
 fn finish(root: &Path, journal: &Journal) -> Result<Option<PathBuf>, FileError> {
-    let (work, kept) = (root.join(WORK), root.join(&journal.keep));
+    let (work, mut kept) = (root.join(WORK), root.join(&journal.keep));
     let old = work.join(OLD);
-    let mut any = journal.moves.iter().any(|step| !step.old.starts_with(&work) && is_there(&step.old));
+    let any = old.is_dir() || journal.moves.iter().any(|step| !step.old.starts_with(&work) && is_there(&step.old));
     if old.is_dir() {
+        // Two restores in one second are two old states.
+        let more = (2..).map(|n| root.join(format!("{}-{n}", journal.keep)));
+        // Ends: each name that is taken was taken by one restore.
+        kept = std::iter::once(kept.clone()).chain(more).find(|path| !is_there(path)).unwrap_or(kept);
         rename(&old, &kept)?;
     }
-    any |= kept.is_dir();
     remove(&work)?;
     sync_dir(root)?;
     Ok(any.then_some(kept))
@@ -207,6 +210,15 @@ mod tests {
         assert_eq!(state(&kept), "old old old -");
         assert!(!dir.path().join(WORK).exists());
         assert_eq!(settle(dir.path()), Ok(None));
+        // Another one at the same moment.
+        let new = dir.path().join(WORK).join("new");
+        fs::create_dir_all(&new).unwrap();
+        fs::write(new.join("server.yaml"), "newer").unwrap();
+        let place = dir.path().join("server.yaml");
+        let moves = vec![Move { old: old_place(dir.path(), &place, 0), new: Some(new.join("server.yaml")), place }];
+        let second = replace(dir.path(), moves, "replaced-1", Owner::own()).unwrap().unwrap();
+        assert_eq!(second, dir.path().join("replaced-1-2"));
+        assert_eq!((state(dir.path()), state(&kept)), ("new new - newer".into(), "old old old -".into()));
     }
 
     #[test]

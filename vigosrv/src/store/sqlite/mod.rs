@@ -27,6 +27,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use common::bundle::Version;
 use common::ids::ServerId;
 use common::limits;
+use common::sys::Owner;
+use common::sys::file::hand_over;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 pub(super) use batch::{bits, hash, hash_or_none, uuid};
@@ -230,6 +232,7 @@ impl SqliteStore {
         };
         // A disk that is full at start must not keep the server from starting.
         store.tend_ballast();
+        give_to_owner(path);
         Ok(Opened { store, restored, unclean, migrated })
     }
 
@@ -284,6 +287,19 @@ impl SqliteStore {
         self.backfilled_pages = u64::try_from(done).unwrap_or(0);
         self.gauges.0.wal_pages.store(u64::try_from(log).unwrap_or(0), Ordering::Relaxed);
         Ok(())
+    }
+}
+
+/// A command of root's leaves nothing that the server cannot open: its files belong to whom their directory does.
+fn give_to_owner(path: &Path) {
+    let Some(owner) = path.parent().and_then(|dir| Owner::of(dir).ok()).filter(|owner| *owner != Owner::own()) else {
+        return;
+    };
+    for suffix in ["", "-wal", "-shm", ".continuity", ".ballast"] {
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(suffix);
+        // Another user than root may not, and need not.
+        let _ = hand_over(&path.with_file_name(name), Some(owner));
     }
 }
 
