@@ -1,12 +1,19 @@
 //! Puts an unpacked archive into a server root: decides what goes where, then replaces it all together ([`crate::sys::swap`]).
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::fs::{MetadataExt, lchown, symlink};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use common::sys::Owner;
 use common::sys::file::{make_dir, write_new};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, fchown, fchownat};
 
 use super::error::BackupError;
 use super::layout::Layout;
@@ -217,17 +224,36 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// To the owner of the root, where this process acts for another user.
+/// To the owner of the root, where this process acts for another user. That user may write to the root meanwhile: directories
+/// are held open and no link is followed, so that it is never somebody else's file that changes hands.
 fn give(path: &Path, owner: Owner) -> Result<(), BackupError> {
-    let wrap = |error: io::Error| BackupError::io("change the owner of", path, &error);
-    let found = path.symlink_metadata().map_err(wrap)?;
-    if (found.uid(), found.gid()) != (owner.uid, owner.gid) {
-        lchown(path, Some(owner.uid), Some(owner.gid)).map_err(wrap)?;
+    let found = path.symlink_metadata().map_err(|error| BackupError::io("change the owner of", path, &error))?;
+    if owner == Owner::own() && (found.uid(), found.gid()) == (owner.uid, owner.gid) {
+        return Ok(());
     }
-    if found.is_dir() {
-        for entry in std::fs::read_dir(path).map_err(wrap)? {
-            give(&entry.map_err(wrap)?.path(), owner)?;
+    let (parent, name) = (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default());
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Dir::open(parent, flags, Mode::empty())
+        .and_then(|parent| give_at(&parent, name, owner))
+        .map_err(|errno| BackupError::io("change the owner of", path, &errno.into()))
+}
+
+fn give_at(parent: &Dir, name: &OsStr, owner: Owner) -> nix::Result<()> {
+    let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    match Dir::openat(parent, name, flags, Mode::empty()) {
+        Ok(mut dir) => {
+            let names: Vec<OsString> = dir
+                .iter()
+                .map(|entry| entry.map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_os_string()))
+                .collect::<nix::Result<_>>()?;
+            for name in names.iter().filter(|name| *name != "." && *name != "..") {
+                give_at(&dir, name, owner)?;
+            }
+            fchown(&dir, uid, gid)
         }
+        // A file, or a link.
+        Err(Errno::ENOTDIR | Errno::ELOOP) => fchownat(parent, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW),
+        Err(errno) => Err(errno),
     }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use common::cli::VERSION;
@@ -42,7 +42,8 @@ impl Scratch {
     pub fn new(path: PathBuf) -> Result<Scratch, BackupError> {
         let parent = path.parent().unwrap_or(Path::new("/"));
         make_dir(parent, 0o700, None)?;
-        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
+        std::fs::DirBuilder::new()
+            .mode(0o700)
             .create(&path)
             .map_err(|error| BackupError::io("make the directory", &path, &error))?;
         Ok(Scratch(path))
@@ -84,11 +85,10 @@ pub fn stage(
     for member in &members {
         if let Some(target) = &member.link {
             let path = dir.path().join(&member.path);
-            prepare(&path)?;
+            prepare(dir.path(), &member.path)?;
             symlink(target, &path).map_err(|error| BackupError::io("link", &path, &error))?;
         }
     }
-    open_folders(dir.path())?;
     Ok(Staged { archive: read, members, dir })
 }
 
@@ -139,7 +139,7 @@ impl Sink for Unpack<'_> {
             return Ok(());
         }
         let path = self.dir.join(&member.path);
-        let mut file = if wanted { Some(new_file(&path, member)?) } else { None };
+        let mut file = if wanted { Some(new_file(self.dir, &path, member)?) } else { None };
         let mut buffer = vec![0; COPY_BYTES.min(usize::try_from(member.size).unwrap_or(COPY_BYTES) + 1)];
         loop {
             let n = content.read(&mut buffer).map_err(|error| BackupError::io("read", self.archive, &error))?;
@@ -155,8 +155,8 @@ impl Sink for Unpack<'_> {
     }
 }
 
-fn new_file(path: &Path, member: &Member) -> Result<File, BackupError> {
-    prepare(path)?;
+fn new_file(dir: &Path, path: &Path, member: &Member) -> Result<File, BackupError> {
+    prepare(dir, &member.path)?;
     let mode = mode_of(&member.path, member.mode) | 0o600;
     File::options()
         .write(true)
@@ -166,27 +166,18 @@ fn new_file(path: &Path, member: &Member) -> Result<File, BackupError> {
         .map_err(|error| BackupError::io("write", path, &error))
 }
 
-fn prepare(path: &Path) -> Result<(), BackupError> {
-    Ok(make_dir(path.parent().unwrap_or(Path::new("/")), 0o700, None)?)
-}
-
-/// Folders as the server makes them: what holds keys is for its owner only.
-fn open_folders(dir: &Path) -> Result<(), BackupError> {
-    for folder in ["stacks", "publishes"].map(|name| dir.join(name)) {
-        if folder.is_dir() {
-            open_folder(&folder)?;
-        }
-    }
-    Ok(())
-}
-
-fn open_folder(dir: &Path) -> Result<(), BackupError> {
-    let wrap = |error: std::io::Error| BackupError::io("change the mode of", dir, &error);
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).map_err(wrap)?;
-    for entry in std::fs::read_dir(dir).map_err(wrap)? {
-        let entry = entry.map_err(wrap)?;
-        if entry.file_type().map_err(wrap)?.is_dir() {
-            open_folder(&entry.path())?;
+/// The folders above a member, as the server makes them: what holds keys is for its owner only.
+fn prepare(dir: &Path, member: &str) -> Result<(), BackupError> {
+    let mode = if Part::of(member) == Some(Part::Stacks) { 0o755 } else { 0o700 };
+    let mut path = dir.to_path_buf();
+    let folders = member.rsplit_once('/').map_or("", |(folders, _)| folders);
+    for step in folders.split('/').filter(|step| !step.is_empty()) {
+        path.push(step);
+        match std::fs::DirBuilder::new().mode(mode).create(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(BackupError::io("make the directory", &path, &error));
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -179,6 +179,26 @@ fn an_absolute_path_is_not_restored_over_another_server() {
     assert!(outside.with_file_name("vigo.db.restored").exists());
 }
 
+/// A form is written by one release and read by all later ones.
+#[test]
+fn an_archive_of_the_first_form_is_still_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/backup/fixtures/format-1.tar.gz");
+    let target = dir.path().join("target");
+    fs::create_dir(&target).unwrap();
+    let done = restore_into(&target, &file, PASSWORD).unwrap();
+    assert!(done.files > 10, "{done:?}");
+    let config = ServerConfig::load(&target, None).unwrap();
+    let secret = config.secrets().get("prod/db").unwrap();
+    assert_eq!(&**secret.value, b"of-the-fixture");
+    let id = server_id_of(&target.join("tls")).unwrap().parse().unwrap();
+    let options = crate::store::OpenOptions::new(&config.database, common::ids::ServerId(id));
+    let mut opened = crate::store::SqliteStore::open(&options).unwrap();
+    assert!(opened.restored, "it came without its continuity file");
+    let snapshot = crate::store::Store::load(&mut opened.store).unwrap();
+    assert_eq!(snapshot.envoys.iter().map(|row| row.hostname.as_str()).collect::<Vec<_>>(), ["web-1.example"]);
+}
+
 /// While batches are committed without a pause. Each adds one event and one to the counter of the same row of state, so that a
 /// copy in which they differ is of no state that ever was.
 #[test]

@@ -88,6 +88,9 @@ pub fn serve(config: &ServerConfig, take_over: bool, ready: impl FnOnce(&Running
     let marked = backup::at_start(&config.database, snapshot.state.version.epoch, config.interval_ms, now.wall);
     let marked = marked.map_err(|error| Failure::failed(error.to_string()))?;
     let outbid_ms = if let Some(Restored::Outbid(left)) = marked { left } else { 0 };
+    if config.isolated {
+        notes.push("this root is isolated: loopback only, and nothing is replicated".to_string());
+    }
     let restored = match marked {
         Some(Restored::Raise(reason)) => Some(reason),
         _ => opened.restored.then(|| "this database is older than its continuity file: it was restored".to_string()),
