@@ -17,6 +17,8 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Where a dump goes.
 pub struct Packer {
     file: GzEncoder<BufWriter<File>>,
+    /// What gzip gets next, always a whole piece: how a pipe cut the dump must not show in the file.
+    piece: Vec<u8>,
     tail: Vec<u8>,
     length: u64,
 }
@@ -26,7 +28,7 @@ impl Packer {
     pub fn new(file: File) -> Packer {
         // The header that this writes has neither a time nor the name of a system.
         let file = GzEncoder::new(BufWriter::with_capacity(PIECE_BYTES, file), Compression::default());
-        Packer { file, tail: Vec::new(), length: 0 }
+        Packer { file, piece: Vec::with_capacity(PIECE_BYTES), tail: Vec::new(), length: 0 }
     }
 
     /// Appends.
@@ -35,11 +37,22 @@ impl Packer {
         self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]);
         let over = self.tail.len().saturating_sub(TAIL_BYTES);
         self.tail.drain(..over);
-        self.file.write_all(bytes)
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(PIECE_BYTES - self.piece.len()));
+            self.piece.extend_from_slice(now);
+            rest = later;
+            if self.piece.len() == PIECE_BYTES {
+                self.file.write_all(&self.piece)?;
+                self.piece.clear();
+            }
+        }
+        Ok(())
     }
 
     /// Ends the file. Gives the length of the dump and its last bytes.
-    pub fn finish(self) -> io::Result<(u64, Vec<u8>)> {
+    pub fn finish(mut self) -> io::Result<(u64, Vec<u8>)> {
+        self.file.write_all(&self.piece)?;
         self.file.finish()?.flush()?;
         Ok((self.length, self.tail))
     }
