@@ -15,6 +15,8 @@ pub enum Kind {
     Partition,
     /// An agent dies at any effect.
     AgentCrash,
+    /// An agent is told to execute its program anew; often that fails.
+    Renewal,
     /// A host reboots: a new boot id, monotonic time from zero.
     Reboot,
     /// The server dies at any effect.
@@ -47,11 +49,12 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Drop,
         Kind::Delay,
         Kind::Partition,
         Kind::AgentCrash,
+        Kind::Renewal,
         Kind::Reboot,
         Kind::ServerCrash,
         Kind::LostAcknowledgement,
@@ -122,6 +125,7 @@ fn shape(kind: Kind, hosts: u64) -> (u64, u64) {
         Kind::Delay => (hosts, 120_000),
         Kind::Partition => (hosts, 900_000),
         Kind::AgentCrash => (2 * hosts, 0),
+        Kind::Renewal => (2 * hosts, 0),
         Kind::Reboot => (hosts / 4 + 1, 0),
         Kind::ServerCrash => (6, 0),
         Kind::LostAcknowledgement => (hosts / 2 + 2, 0),

@@ -15,7 +15,7 @@ use common::proto::{Code, Message, method, wire};
 use common::rng::{Rng, SplitMix64};
 use common::time::{Mono, Now};
 use envoy::agent::pins::{PinnedServer, Pins};
-use envoy::agent::{Agent, CallId as AgentCall, Effect as AgentEffect, Event as AgentEvent, LinkId};
+use envoy::agent::{Agent, CallId as AgentCall, Effect as AgentEffect, Event as AgentEvent, LinkId, Signal};
 use envoy::cache::{Cache, StoreOp};
 use vigosrv::app::{AdminRequest, CallId, ConnId, Effect, Event, Hold, Method};
 use vigosrv::store::{Store, StoreError, Write};

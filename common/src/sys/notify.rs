@@ -43,6 +43,13 @@ impl Notifier {
         self.send("STOPPING=1");
     }
 
+    /// The service begins anew and will say [`Notifier::ready`] again; with the time that managers compare with their own.
+    pub fn reloading(&self) {
+        let since_boot = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+        let us = since_boot.map_or(0, |at| i128::from(at.tv_sec()) * 1_000_000 + i128::from(at.tv_nsec()) / 1_000);
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={us}"));
+    }
+
     /// A sign of life.
     pub fn watchdog(&self) {
         self.send("WATCHDOG=1");

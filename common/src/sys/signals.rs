@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use nix::sys::signal::{SigmaskHow, Signal, pthread_sigmask};
 
 /// The signals that a service acts on. Register its descriptor for reading; then call [`Signals::take`].
 #[derive(Debug)]
@@ -40,6 +41,8 @@ impl Signals {
             signal_hook::flag::register(*signal, flag.clone())?;
             signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
         }
+        // A process that executed itself anew held them back, because there were no handlers.
+        set_held_back(false)?;
         Ok(Signals { reader, flags })
     }
 
@@ -52,6 +55,14 @@ impl Signals {
         let (term, int) = (seen(SIGTERM), seen(SIGINT));
         Received { terminate: term || int, reload: seen(SIGHUP), user: seen(SIGUSR1) }
     }
+}
+
+/// Holds the signals of a service back in this thread, or lets them through. One that arrives meanwhile waits, and survives
+/// `execve`.
+pub fn set_held_back(held_back: bool) -> io::Result<()> {
+    let how = if held_back { SigmaskHow::SIG_BLOCK } else { SigmaskHow::SIG_UNBLOCK };
+    let each = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1];
+    Ok(pthread_sigmask(how, Some(&each.into_iter().collect()), None)?)
 }
 
 impl AsFd for Signals {
@@ -70,7 +81,7 @@ impl AsRawFd for Signals {
 mod tests {
     use super::*;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use nix::sys::signal::{Signal, raise};
+    use nix::sys::signal::raise;
 
     #[test]
     fn signals_wake_the_descriptor_and_are_taken_once() {

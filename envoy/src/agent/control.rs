@@ -17,6 +17,7 @@ use super::contact::Contact;
 use super::converge::{Manner, Phase, Running, last_run};
 use super::core::{Agent, Cx};
 use super::events::{ControlId, ControlReply, ControlRequest, Effect, Notice};
+use super::renewal::STARTING_ANEW;
 use super::status::{PolicyDocument, ResourceDocument, RunDocument, SCHEMA, StatusDocument};
 use crate::report::{ResourceReport, RunReport};
 
@@ -84,6 +85,7 @@ impl Agent {
             ControlRequest::RunOnce { .. } if self.term.is_some() => {
                 ControlReply::Refused("the agent is stopping".into())
             }
+            ControlRequest::RunOnce { .. } if self.renewing() => ControlReply::Refused(STARTING_ANEW.into()),
             ControlRequest::RunOnce { .. } if self.waiters.len() >= WAITERS_MAX => {
                 ControlReply::Refused("too many wait for a run already: try again".into())
             }
@@ -267,19 +269,24 @@ impl Agent {
         if !flushed {
             cx.log(Level::Warn, "stopping although the run or the state store has not ended: out of time");
         }
-        for waiter in std::mem::take(&mut self.waiters) {
-            let reply = match waiter.phase {
-                WaitPhase::Stored(document) | WaitPhase::Delivered(document, _) => ControlReply::Ran(document),
-                _ => ControlReply::Refused("the agent is stopping".into()),
-            };
-            cx.out.push(Effect::ControlReply { id: waiter.id, reply });
-        }
+        self.dismiss_waiters("the agent is stopping", cx);
         if let Some(link) = self.link() {
             cx.out.push(Effect::Disconnect { link });
         }
         self.contact = Contact::Idle;
         self.exited = true;
         cx.out.push(Effect::Exit { code: 0 });
+    }
+
+    /// This process has nothing more for those who wait.
+    pub(super) fn dismiss_waiters(&mut self, why: &str, cx: &mut Cx<'_>) {
+        for waiter in std::mem::take(&mut self.waiters) {
+            let reply = match waiter.phase {
+                WaitPhase::Stored(document) | WaitPhase::Delivered(document, _) => ControlReply::Ran(document),
+                _ => ControlReply::Refused(why.into()),
+            };
+            cx.out.push(Effect::ControlReply { id: waiter.id, reply });
+        }
     }
 
     pub(super) fn control_deadline(&self) -> Option<Mono> {

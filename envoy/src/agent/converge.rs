@@ -76,7 +76,7 @@ impl Agent {
             }
             Phase::Gathering { .. } | Phase::Running(_) => return,
         }
-        if self.term.is_some() {
+        if self.term.is_some() || self.renewing() {
             return;
         }
         let asked = self.waiters_ready();

@@ -28,6 +28,7 @@ use super::notes::Notes;
 use super::persist::Persist;
 use super::pins::Pins;
 use super::refusal::Trees;
+use super::renewal::Renewal;
 use super::schedule::Schedule;
 use super::told::Told;
 use crate::report::{Queue, incident};
@@ -145,6 +146,8 @@ pub struct Agent {
     pub(super) waiters: Vec<Waiter>,
     /// TERM was heard.
     pub(super) term: Option<Term>,
+    /// HUP was heard.
+    pub(super) renewal: Renewal,
     /// Source of links, calls and tickets.
     pub(super) n_ids: u64,
     /// The exit was asked for: nothing more happens.
@@ -212,6 +215,7 @@ impl Agent {
             run_notes: Vec::new(),
             waiters: Vec::new(),
             term: None,
+            renewal: Renewal::default(),
             n_ids: 0,
             exited: false,
             config,
@@ -260,6 +264,8 @@ impl Agent {
             Event::Control { id, request } => self.on_control(id, request, &mut cx),
             Event::Signal(Signal::Term) => self.on_term(&mut cx),
             Event::Signal(Signal::Reload(config)) => self.on_reload(*config, &mut cx),
+            Event::Signal(Signal::Renew(config)) => self.on_renew(*config, &mut cx),
+            Event::RenewFailed { reason } => self.on_renew_failed(&reason, &mut cx),
         }
         self.settle(&mut cx);
     }
@@ -296,9 +302,10 @@ impl Agent {
         self.settle_exchange(cx);
         self.settle_persist(cx);
         self.settle_control(cx);
+        self.settle_renewal(cx);
     }
 
-    fn on_reload(&mut self, config: AgentConfig, cx: &mut Cx<'_>) {
+    pub(super) fn on_reload(&mut self, config: AgentConfig, cx: &mut Cx<'_>) {
         self.config = config;
         self.renew_endpoints();
         cx.log(Level::Info, "configuration read again");

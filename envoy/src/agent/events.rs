@@ -161,6 +161,11 @@ pub enum Event {
         /// What.
         request: ControlRequest,
     },
+    /// The program could not be executed anew: this process goes on.
+    RenewFailed {
+        /// For people: the program, and why.
+        reason: String,
+    },
     /// A signal, or what the shell made of one.
     Signal(Signal),
 }
@@ -285,6 +290,8 @@ pub enum Effect {
     },
     /// Tells the service manager.
     Notify(Notice),
+    /// Executes the program that is on the disk, in this process. [`Event::RenewFailed`] answers, or nothing does.
+    Renew,
     /// Ends the process. The last effect ever.
     Exit {
         /// Exit status.
@@ -355,6 +362,8 @@ pub enum Signal {
     Term,
     /// The configuration was read again and is valid.
     Reload(Box<AgentConfig>),
+    /// HUP: the same, and the program is to be executed anew when nothing is under way.
+    Renew(Box<AgentConfig>),
 }
 
 /// What a service manager is told.

@@ -4,7 +4,7 @@
 //!
 //! [`Agent`] is one state with one function; its parts lie in one file each: `converge` (runs), `contact` (getting an
 //! authenticated channel), `exchange` (what is said on it), `adopt` (policy becoming current), `refusal` (reports that a
-//! server does not take), `moves` (another server), `persist` (commits), `control` (the socket, TERM). Pure pieces without any state of the agent are `schedule`, `endpoint`,
+//! server does not take), `moves` (another server), `persist` (commits), `control` (the socket, TERM), `renewal` (HUP). Pure pieces without any state of the agent are `schedule`, `endpoint`,
 //! `clock`, `session`, `gate`, `history`, `notes` and `pins`.
 
 mod adopt;
@@ -24,6 +24,7 @@ mod notes;
 mod persist;
 pub mod pins;
 mod refusal;
+mod renewal;
 mod schedule;
 mod sealing;
 mod session;

@@ -28,6 +28,7 @@ use crate::config::EnvoyConfig;
 use crate::control::SOCKET;
 use crate::exec::Unseal;
 use crate::identity::{Enrollment, IdentityDir, SealingKey};
+use crate::sys::program::Program;
 use crate::traits::{Gatherer, Root};
 use reactor::{Inbox, Parts, Ports, Reactor, RenewSealingKey, SavePins, translate};
 use runner::{Reload, Runner, Surroundings};
@@ -97,10 +98,13 @@ impl Setup {
 /// `vigo-envoy daemon`: converges and checks in until TERM.
 pub fn daemon(setup: &Setup) -> Result<Exit, Failure> {
     let restart = Arc::new(AtomicBool::new(false));
-    let (reactor, agent, effects) = start(setup, Mode::Daemon, restart.clone())?;
+    let program = Program::of_this_process();
+    let (reactor, agent, effects) = start(setup, Mode::Daemon, restart.clone(), program.clone())?;
     let code = reactor.serve(agent, effects);
     if restart.load(Ordering::SeqCst) {
-        return Err(again());
+        // Its store was rebuilt under it: what this process believes of the store is void.
+        let why = program.execute();
+        return Err(Failure::failed(format!("the state store was rebuilt, and the agent cannot start anew: {why}")));
     }
     Ok(if code == 0 { Exit::Done } else { Exit::Other(code) })
 }
@@ -108,21 +112,17 @@ pub fn daemon(setup: &Setup) -> Result<Exit, Failure> {
 /// `vigo-envoy run --once` where no daemon runs: one request to a core of this process.
 pub fn once(setup: &Setup, request: ControlRequest) -> Result<ControlReply, Failure> {
     let restart = Arc::new(AtomicBool::new(false));
-    let (reactor, agent, effects) = start(setup, Mode::OneShot, restart)?;
+    let (reactor, agent, effects) = start(setup, Mode::OneShot, restart, Program::of_this_process())?;
     let (reply, _) = reactor.ask_once(agent, effects, request);
     reply.ok_or_else(|| Failure::failed("the run was stopped before it ended"))
 }
 
-/// The same process anew, because its store was rebuilt under it: what it believed of the store is void.
-fn again() -> Failure {
-    use std::os::unix::process::CommandExt;
-    let mut words = std::env::args_os();
-    let program = std::env::current_exe().ok().or_else(|| words.next().map(PathBuf::from)).unwrap_or_default();
-    let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
-    Failure::failed(format!("the state store was rebuilt, and the agent cannot start anew: {error}"))
-}
-
-fn start(setup: &Setup, mode: Mode, restart: Arc<AtomicBool>) -> Result<(Reactor, Agent, Vec<Effect>), Failure> {
+fn start(
+    setup: &Setup,
+    mode: Mode,
+    restart: Arc<AtomicBool>,
+    program: Program,
+) -> Result<(Reactor, Agent, Vec<Effect>), Failure> {
     let config = &setup.config;
     let cannot = |what: &str, error: &dyn std::fmt::Display| Failure::failed(format!("{what}: {error}"));
     process::harden().map_err(|error| cannot("core dumps cannot be switched off", &error))?;
@@ -174,6 +174,7 @@ fn start(setup: &Setup, mode: Mode, restart: Arc<AtomicBool>) -> Result<(Reactor
         clock: setup.clock.clone(),
         logger: setup.logger(),
         notifier: Notifier::from_env().map_err(|error| cannot("NOTIFY_SOCKET", &error))?,
+        program,
         restart,
     };
     let reactor = Reactor::new(ports, parts).map_err(|error| cannot("the control socket", &error))?;

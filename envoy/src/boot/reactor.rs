@@ -27,6 +27,7 @@ use crate::link::Link;
 
 use super::runner::{Reload, Runner};
 use super::verifier::{Verifier, Verify};
+use crate::sys::program::Program;
 
 const WAKE: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -118,6 +119,8 @@ pub struct Parts {
     pub logger: Logger,
     /// The service manager.
     pub notifier: Notifier,
+    /// What this process was started as.
+    pub program: Program,
     /// The store was rebuilt: what the core believes of it is void, and the process starts anew.
     pub restart: Arc<AtomicBool>,
 }
@@ -267,7 +270,7 @@ impl Reactor {
         }
         if received.reload {
             match (self.parts.reload)() {
-                Ok(config) => events.push(Event::Signal(Signal::Reload(Box::new(config)))),
+                Ok(config) => events.push(Event::Signal(Signal::Renew(Box::new(config)))),
                 Err(error) => self.log(now, Level::Error, &format!("the configuration stays as it was: {error}")),
             }
         }
@@ -348,6 +351,13 @@ impl Reactor {
             Effect::Notify(Notice::Ready) => self.parts.notifier.ready("converging"),
             Effect::Notify(Notice::Stopping) => self.parts.notifier.stopping(),
             Effect::Notify(Notice::Status(line)) => self.parts.notifier.ready(&one_line(&line)),
+            Effect::Renew => {
+                // Not before: a package manager of a run may wait for the end of the reload that it asked for.
+                self.parts.notifier.reloading();
+                let reason = self.parts.program.execute();
+                self.parts.notifier.ready("converging");
+                events.push(Event::RenewFailed { reason });
+            }
             Effect::Exit { code } => self.exit = Some(code),
         }
     }

@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod child;
 pub mod detach;
 pub mod fork;
+pub mod program;
 pub mod replace;
 pub mod root;
 pub mod unsynced;

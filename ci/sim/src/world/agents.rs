@@ -71,6 +71,18 @@ impl World {
         self.agenda.at(self.now + wait, What::AgentStart { host: index, reboot });
     }
 
+    /// The process executes itself: what it had in memory alone is gone, and there must be nothing.
+    fn renew_agent(&mut self, index: usize) {
+        let host = &self.hosts[index];
+        if host.running.is_some() || host.requests.iter().any(|one| matches!(one, StoreRequest::Commit { .. })) {
+            return self.violation(format!("agent {index} begins anew in the middle of something"));
+        }
+        if self.rng.below(3) > 0 {
+            return self.kill_agent(index, false);
+        }
+        self.agent_event(index, AgentEvent::RenewFailed { reason: "no such program".into() });
+    }
+
     pub(crate) fn agent_effect(&mut self, index: usize, effect: AgentEffect) {
         let incarnation = self.hosts[index].incarnation;
         match effect {
@@ -134,6 +146,7 @@ impl World {
             }
             AgentEffect::ControlReply { .. } => {}
             AgentEffect::Log { level, line } => self.trace(|| format!("agent {index} {level}: {line}")),
+            AgentEffect::Renew => self.renew_agent(index),
             AgentEffect::Exit { code } => {
                 self.violation(format!("agent {index} ends by itself with {code}"));
             }

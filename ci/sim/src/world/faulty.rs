@@ -29,6 +29,11 @@ impl World {
                 }
             }
             Kind::AgentCrash => self.hosts[host].crash_in = Some(self.rng.below(15)),
+            Kind::Renewal => {
+                happened = self.hosts[host].agent.is_some();
+                let config = Box::new(self.hosts[host].config());
+                self.agent_event(host, AgentEvent::Signal(Signal::Renew(config)));
+            }
             Kind::Reboot => {
                 happened = self.hosts[host].agent.is_some();
                 if happened {

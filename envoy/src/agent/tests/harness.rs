@@ -55,6 +55,10 @@ pub struct World {
     pub notices: Vec<Notice>,
     pub pins_fail: bool,
     pub stop_run: bool,
+    /// Times that the program was executed anew.
+    pub renewed: u32,
+    /// The next ones fail.
+    pub renew_fails: bool,
     pub promised: Vec<Uuid>,
     pub confirmed: Vec<Uuid>,
     queue: VecDeque<(u64, Event)>,
@@ -110,6 +114,8 @@ impl World {
             notices: Vec::new(),
             pins_fail: false,
             stop_run: false,
+            renewed: 0,
+            renew_fails: false,
             promised: Vec::new(),
             confirmed: Vec::new(),
             queue: VecDeque::new(),
@@ -327,6 +333,11 @@ impl World {
             Effect::ControlReply { id, reply } => self.replies.push((id.0, reply)),
             Effect::Log { level, line } => self.log.push(format!("{level} {line}")),
             Effect::Notify(notice) => self.notices.push(notice),
+            Effect::Renew if self.renew_fails => self.push(1, Event::RenewFailed { reason: "no such program".into() }),
+            Effect::Renew => {
+                self.renewed += 1;
+                self.crash();
+            }
             Effect::Exit { code } => self.exit = Some(code),
         }
     }

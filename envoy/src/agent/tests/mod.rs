@@ -6,6 +6,7 @@ mod law;
 mod life;
 mod notify;
 mod refusal;
+mod renewal;
 mod server;
 mod trust;
 
