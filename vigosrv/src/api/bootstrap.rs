@@ -2,8 +2,11 @@
 
 use super::{Body, Context, Request, Response};
 
-/// The script; `@SERVER@`, `@API@` and `@NAMES@` are filled in.
+/// The script; `@SERVER@`, `@API@` and `@UNIT@` are filled in.
 const SCRIPT: &str = include_str!("bootstrap.sh");
+
+/// The unit of the packages, so that an agent is kept in the same way however it came to its host.
+const UNIT: &str = include_str!("../../../packaging/systemd/vigo-envoy.service");
 
 /// Targets by `uname -m`, and by the name of the binary in `agents/`.
 pub const TARGETS: [(&str, &str); 5] = [
@@ -20,7 +23,7 @@ pub(super) fn script(context: &Context, request: &Request) -> Response {
         |host: &str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b));
     let api = if plain(&request.host) { request.host.as_str() } else { context.api_address.as_str() };
     let server = context.servers.first().map(String::as_str).unwrap_or_default();
-    let text = SCRIPT.replace("@API@", api).replace("@SERVER@", server);
+    let text = SCRIPT.replace("@UNIT@", UNIT.trim_end()).replace("@API@", api).replace("@SERVER@", server);
     Response::text("text/x-shellscript; charset=utf-8", text)
 }
 

@@ -81,21 +81,11 @@ fi
 }
 
 if [ -z "$root" ] && [ -d /run/systemd/system ]; then
-    if [ ! -e /lib/systemd/system/vigo-envoy.service ] && [ ! -e /etc/systemd/system/vigo-envoy.service ]; then
-        cat >/etc/systemd/system/vigo-envoy.service <<UNIT
-[Unit]
-Description=Vigo agent
-After=network.target
-
-[Service]
-Type=notify
-ExecStart=$prefix/vigo-envoy daemon
-Restart=always
-KillMode=process
-WatchdogSec=120
-
-[Install]
-WantedBy=multi-user.target
+    # That of a package, or one that somebody wrote, is kept.
+    if [ ! -e /lib/systemd/system/vigo-envoy.service ] && [ ! -e /usr/lib/systemd/system/vigo-envoy.service ] &&
+        [ ! -e /etc/systemd/system/vigo-envoy.service ]; then
+        sed "s|/usr/bin/vigo-envoy|$prefix/vigo-envoy|" >/etc/systemd/system/vigo-envoy.service <<'UNIT'
+@UNIT@
 UNIT
     fi
     systemctl daemon-reload
