@@ -44,10 +44,12 @@ else
 fi
 
 # The init of the host, or of the image.
-if [ -d "$root/run/systemd/system" ] || [ -e "$root/lib/systemd/systemd" ] || [ -e "$root/usr/lib/systemd/systemd" ]; then
+if [ -d "$root/run/systemd/system" ]; then
     init=systemd
-elif [ -e "$root/sbin/openrc-run" ] || [ -e "$root/usr/sbin/openrc-run" ]; then
+elif [ -d "$root/run/openrc" ] || [ -e "$root/sbin/openrc-run" ] || [ -e "$root/usr/sbin/openrc-run" ]; then
     init=openrc
+elif [ -e "$root/lib/systemd/systemd" ] || [ -e "$root/usr/lib/systemd/systemd" ]; then
+    init=systemd
 else
     init=busybox
 fi

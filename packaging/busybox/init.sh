@@ -1,6 +1,6 @@
 # Sourced by the scripts of /etc/init.d: start, stop, restart, reload, status by BusyBox's start-stop-daemon. The script sets name,
 # binary, arguments, user, log, pidfile and open_files.
-# shellcheck shell=sh disable=SC2154
+# shellcheck shell=sh disable=SC2154,SC3045 # set by the script; ulimit as BusyBox has it
 
 # Seconds that a stop may take before the process is killed.
 stop_s=20

@@ -14,7 +14,7 @@ test_deb() {
         echo "# not tested: a machine needs root"
         return $failed
     fi
-    (PACKAGES=$T/old VERSION=0.0.9 FORMATS=deb && build "$NATIVE") || return 1
+    build_into "$T/old" 0.0.9 deb "$NATIVE" || return 1
     local root=$T/machine step
     cp -a "$(debian_root)" "$root" || return 1
     mkdir "$root/packages"
@@ -31,7 +31,10 @@ test_deb() {
         "the agents of the package are served" deb_serves_agents \
         "the units are as tight as they should be" deb_exposure \
         "an upgrade in a run kills neither the run nor what it started" deb_upgrades \
+        "the agent starts anew from its file after the run" deb_renews \
+        "a run that upgrades the agent itself goes on to its end" deb_upgrades_itself \
         "configuration that was edited is kept" deb_keeps \
+        "a server that dies is started again, one that cannot start is not" deb_restarts \
         "removal stops services and keeps state" deb_removes \
         "it comes back with its identity" deb_returns \
         "purge removes what can be made again and keeps the server's keys" deb_purges \
@@ -160,6 +163,38 @@ renewed() {
     local pid
     pid=$(main_pid vigo-envoy)
     [ "$(in_machine readlink "/proc/$pid/exe")" = /usr/bin/vigo-envoy ]
+}
+
+# The package manager is a child of the agent, and its scripts ask the agent to start anew.
+deb_upgrades_itself() {
+    local agent
+    agent=$(main_pid vigo-envoy)
+    publish "name: test
+resources:
+  - {name: upgrade, type: exec, command: 'dpkg -i /packages/vigo-envoy_$VERSION-1_amd64.deb && touch /tmp/installed', creates: /tmp/installed}
+  - {name: after, type: exec, command: 'touch /tmp/after', creates: /tmp/after, depends_on: [upgrade]}" || return 1
+    wait_until 60 in_machine test -e /tmp/after || return 1
+    wait_until 60 in_machine sh -c 'vigocli runs --json | grep -q "\"changed\":2"' || return 1
+    wait_until 30 renewed || return 1
+    is "$(main_pid vigo-envoy)" "$agent" || return 1
+    # shellcheck disable=SC2016
+    is "$(in_machine dpkg-query -f '${db:Status-Abbrev}' -W vigo-envoy)" 'ii ' || return 1
+    wait_until 30 converged
+}
+
+deb_restarts() {
+    local pid
+    pid=$(main_pid vigosrv)
+    in_machine kill -KILL "$pid"
+    wait_until 20 in_machine sh -c 'systemctl --quiet is-active vigosrv && vigocli status --json | grep -q schema' || return 1
+    [ "$(main_pid vigosrv)" != "$pid" ] || return 1
+    cp -p "$MACHINE_ROOT/srv/vigo/server.yaml" "$T/server.yaml"
+    echo 'frobnicate: 1' >>"$MACHINE_ROOT/srv/vigo/server.yaml"
+    in_machine systemctl restart vigosrv && { echo "it started"; return 1; }
+    is "$(in_machine systemctl show -P ExecMainStatus -P ActiveState vigosrv)" '78
+failed' || return 1
+    cat "$T/server.yaml" >"$MACHINE_ROOT/srv/vigo/server.yaml"
+    in_machine systemctl start vigosrv
 }
 
 deb_keeps() {

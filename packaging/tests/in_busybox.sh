@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs in a root that has BusyBox and the two unpacked tarballs; prints TAP.
-# shellcheck disable=SC2317 # functions are called by name
+# shellcheck disable=SC2317,SC2329,SC2009 # functions are called by name; there is no pgrep
 
 failed=0
 
@@ -23,7 +23,7 @@ wait_for() {
     shift
     until "$@" >/dev/null 2>&1; do
         left=$((left - 1))
-        if [ $left -le 0 ]; then
+        if [ "$left" -le 0 ]; then
             echo "waited in vain for: $*"
             return 1
         fi

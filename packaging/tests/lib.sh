@@ -23,7 +23,7 @@ run_tests() {
     T=$(mktemp -d)
     trap 'halt_machine; rm -rf "$T"' EXIT
     mapfile -t TARGETS_BUILT < <(built_targets)
-    (PACKAGES=$T/new && build "${TARGETS_BUILT[@]}") || fail "no packages could be made"
+    build_into "$T/new" "$VERSION" "$FORMATS" "${TARGETS_BUILT[@]}" || fail "no packages could be made"
     echo "# packages of ${#TARGETS_BUILT[@]} targets after $SECONDS s"
     for part in "${parts[@]}"; do
         declare -F "test_$part" >/dev/null || fail "no part is called $part; there are: ${PARTS[*]}" 64
@@ -32,6 +32,14 @@ run_tests() {
         echo "# $part took $((SECONDS - from)) s"
     done
     return $failed
+}
+
+# build_into DIR VERSION FORMATS TARGET...
+build_into() {
+    # shellcheck disable=SC2034 # read by build
+    local PACKAGES=$1 FORMATS=$3
+    local -x VERSION=$2
+    build "${@:4}"
 }
 
 # Debian packages with what the tests run.
@@ -57,6 +65,7 @@ check() {
     if said=$("${@:2}" 2>&1); then
         echo "ok $1"
     else
+        # shellcheck disable=SC2001
         sed 's/^/# /' <<<"$said"
         echo "not ok $1"
         return 1

@@ -1,6 +1,6 @@
 # A Debian machine with systemd and a network of its own: a root made by debootstrap once, booted by systemd-nspawn.
 # shellcheck shell=bash
-# shellcheck disable=SC2154
+# shellcheck disable=SC2154,SC2034
 
 MACHINE_PACKAGES=systemd,systemd-sysv,dbus,iproute2,procps
 

@@ -9,7 +9,7 @@ test_rpm() {
         echo "# not tested: another root needs root"
         return $failed
     fi
-    (PACKAGES=$T/old VERSION=0.0.9 FORMATS=rpm && build "$NATIVE") || return 1
+    build_into "$T/old" 0.0.9 rpm "$NATIVE" || return 1
     R=$T/rpm-root
     { cp -a "$(debian_root)" "$R" && mkdir -p "$R/run/systemd/system" && fake_tool "$R" bin/systemctl && rpm --root "$R" --initdb; } || return 1
     for step in \
