@@ -5,9 +5,11 @@
 //! `argh::FromArgs` and `argh::ArgsInfo`; a binary is `fn main() -> ExitCode { cli::main(&PROGRAM, run) }`.
 
 mod args;
+pub mod completions;
 mod confirm;
 mod exit;
 mod hidden;
+pub mod manual;
 mod output;
 mod progress;
 

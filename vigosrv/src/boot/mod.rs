@@ -2,6 +2,7 @@
 //! everything, imported by the binaries alone.
 
 mod backend;
+pub mod commands;
 mod jobs;
 mod offline;
 mod quickstart;

@@ -3,6 +3,7 @@
 
 mod agents;
 mod backup;
+mod completions;
 mod config;
 mod doctor;
 mod envoys;
@@ -55,6 +56,7 @@ enum Verb {
     Backup(backup::Backup),
     Status(status::Status),
     Doctor(doctor::Doctor),
+    Completions(completions::Completions),
 }
 
 /// Does what the command line says.
@@ -72,6 +74,7 @@ pub fn run(top: Top, common: &Common) -> Result<Exit, Failure> {
         Verb::Backup(verb) => backup::run(verb, common),
         Verb::Status(verb) => status::run(verb, common),
         Verb::Doctor(verb) => doctor::run(verb, common),
+        Verb::Completions(verb) => completions::run(&verb),
     }
 }
 
