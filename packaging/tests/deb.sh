@@ -16,7 +16,7 @@ test_deb() {
     fi
     build_into "$T/old" 0.0.9 deb "$NATIVE" || return 1
     local root=$T/machine step
-    cp -a "$(debian_root)" "$root" || return 1
+    debian_copy "$root" || return 1
     mkdir "$root/packages"
     cp "$T"/old/*.deb "$T"/new/*amd64.deb "$T"/new/*all.deb "$root/packages/"
     echo envoy.example >"$root/etc/hostname"
@@ -50,7 +50,6 @@ test_deb() {
     done
     [ ! -s "$T/exposure" ] || sed 's/^/# /' "$T/exposure"
     halt_machine
-    rm -rf "$root"
     return $failed
 }
 

@@ -2,50 +2,11 @@
 # Runs in a root that has BusyBox and the two unpacked tarballs; prints TAP.
 # shellcheck disable=SC2317,SC2329,SC2009 # functions are called by name; there is no pgrep
 
-failed=0
-
-check() {
-    name=$1
-    shift
-    if "$@" >/said 2>&1; then
-        echo "ok tarball: $name"
-    else
-        sed 's/^/# /' /said
-        sed 's/^/# /' /var/log/vigosrv.log /var/log/vigo-envoy.log 2>/dev/null | tail -20
-        echo "not ok tarball: $name"
-        failed=1
-    fi
-}
-
-# wait_for SECONDS COMMAND...
-wait_for() {
-    left=$(($1 * 4))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        left=$((left - 1))
-        if [ "$left" -le 0 ]; then
-            echo "waited in vain for: $*"
-            return 1
-        fi
-        sleep 0.25
-    done
-}
-
-answers() { vigocli status --json | grep -q schema; }
-
-publish() {
-    mkdir -p /srv/vigo/stacks/configcrates /srv/vigo/stacks/envoys
-    printf 'name: test\nresources:\n  - {name: made, type: file, target_path: /etc/made-by-vigo, content: "%s"}\n' "$1" \
-        >/srv/vigo/stacks/configcrates/test.vgo
-    printf 'envoys:\n  - {match: "*", configcrates: [test]}\n' >/srv/vigo/stacks/envoys/all.vgo
-    vigocli config publish --message test
-}
+# shellcheck source=packaging/tests/guest.sh
+. /guest.sh
 
 # Process of a service: the child of the keeper.
-process_of() {
-    keeper=$(cat "/var/run/$1.pid")
-    sed -n "/^Pid:/h; /^PPid:[[:space:]]*$keeper\$/{x;s/^Pid:[[:space:]]*//p}" /proc/[0-9]*/status
-}
+process_of() { children_of "$(cat "/var/run/$1.pid")"; }
 
 # Neither a program nor its keeper is left.
 none_runs() { ! ps | grep -e '[l]ocal/bin/vigo' -e '[i]nit.d/vigo'; }
@@ -74,11 +35,7 @@ not_enrolled() {
 }
 
 converges() {
-    publish one || return 1
-    invitation=$(vigocli envoys invite --json) || return 1
-    token=$(echo "$invitation" | sed 's/.*"token":"\([^"]*\)".*/\1/')
-    trust=$(echo "$invitation" | sed 's/.*"trust_hash":"\([^"]*\)".*/\1/')
-    vigo-envoy enroll --server localhost:1530 --token "$token" --trust-hash "$trust" || return 1
+    publish one && enroll || return 1
     /etc/init.d/vigo-envoy start || return 1
     wait_for 30 grep -q one /etc/made-by-vigo
 }
@@ -125,13 +82,13 @@ refuses() {
 
 export PATH=/usr/local/bin:/bin
 ip link set lo up
-check "install.sh installs both" installs
-check "the server starts by its init script" server_starts
-check "an agent that is not enrolled is not started again and again" not_enrolled
-check "the agent is enrolled and converges" converges
-check "a server that was killed comes back" comes_back
-check "a newer version restarts the server and asks the agent" upgrades
-check "restart and stop" stops
-check "install.sh --uninstall keeps configuration and state" removes
-check "wrong options are refused" refuses
-exit $failed
+check "tarball: install.sh installs both" installs
+check "tarball: the server starts by its init script" server_starts
+check "tarball: an agent that is not enrolled is not started again and again" not_enrolled
+check "tarball: the agent is enrolled and converges" converges
+check "tarball: a server that was killed comes back" comes_back
+check "tarball: a newer version restarts the server and asks the agent" upgrades
+check "tarball: restart and stop" stops
+check "tarball: install.sh --uninstall keeps configuration and state" removes
+check "tarball: wrong options are refused" refuses
+exit "$failed"

@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # variables of ci/package
 
-PARTS=(names deb rpm apk tarball repeat)
+PARTS=(names deb rpm apk openrc tarball repeat)
 # The one architecture whose packages are also installed.
 NATIVE=x86_64-unknown-linux-musl
 
@@ -18,10 +18,9 @@ run_tests() {
     local part failed=0
     local parts=("$@")
     [ $# -gt 0 ] || parts=("${PARTS[@]}")
-    test_needs && install_packages || return 1
     [ -x "$DIST/$NATIVE/vigosrv" ] || fail "$DIST/$NATIVE has no binaries: run ci/cross x86_64 first"
     T=$(mktemp -d)
-    trap 'halt_machine; rm -rf "$T"' EXIT
+    trap 'halt_machine; forget_copies; rm -rf --one-file-system "$T"' EXIT
     mapfile -t TARGETS_BUILT < <(built_targets)
     build_into "$T/new" "$VERSION" "$FORMATS" "${TARGETS_BUILT[@]}" || fail "no packages could be made"
     echo "# packages of ${#TARGETS_BUILT[@]} targets after $SECONDS s"
@@ -47,6 +46,7 @@ test_needs() {
     need_command python3 python3
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing_packages+=(python3-venv)
     need_command debootstrap debootstrap
+    need_command unshare util-linux
     need_command systemd-nspawn systemd-container
     need_command nsenter util-linux
     need_command dpkg-deb dpkg

@@ -24,6 +24,27 @@ debian_root() {
     mv "$new" "$CACHE/debian-12-packages" && echo "$CACHE/debian-12-packages/root"
 }
 
+# debian_copy DIR: a root to change at will. An overlay where the kernel can, as a copy is 240 MB.
+COPIES=()
+debian_copy() {
+    local made
+    made=$(debian_root) || return 1
+    mkdir -p "$1" "$1.upper" "$1.work"
+    if mount -t overlay overlay -o "lowerdir=$made,upperdir=$1.upper,workdir=$1.work" "$1" 2>/dev/null; then
+        COPIES+=("$1")
+    else
+        rmdir "$1" && cp -a "$made" "$1"
+    fi
+}
+
+forget_copies() {
+    local dir
+    for dir in "${COPIES[@]}"; do
+        umount "$dir"
+    done
+    COPIES=()
+}
+
 # boot_machine ROOT
 boot_machine() {
     MACHINE_ROOT=$1

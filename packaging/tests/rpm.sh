@@ -11,7 +11,7 @@ test_rpm() {
     fi
     build_into "$T/old" 0.0.9 rpm "$NATIVE" || return 1
     R=$T/rpm-root
-    { cp -a "$(debian_root)" "$R" && mkdir -p "$R/run/systemd/system" && fake_tool "$R" bin/systemctl && rpm --root "$R" --initdb; } || return 1
+    { debian_copy "$R" && mkdir -p "$R/run/systemd/system" && fake_tool "$R" bin/systemctl && rpm --root "$R" --initdb; } || return 1
     for step in \
         "the old version is installed" rpm_installs \
         "an upgrade restarts the server, only asks the agent, and keeps configuration" rpm_upgrades \
@@ -21,7 +21,6 @@ test_rpm() {
             *) name=$step ;;
         esac
     done
-    rm -rf "$R"
     return $failed
 }
 

@@ -15,6 +15,7 @@ test_tarball() {
         mv "$R/$package-$VERSION-linux-x86_64" "$R/$package"
     done
     cp packaging/tests/in_busybox.sh "$R/test.sh"
+    cp packaging/tests/guest.sh "$R/"
     # A process that is left over ends with the namespace.
     # shellcheck disable=SC2016
     unshare --mount --pid --net --uts --fork --kill-child sh -c \
