@@ -200,20 +200,20 @@ impl Fleet {
     }
 
     fn has_records(&self, agent: SocketAddr) -> bool {
-        let (_, queue) = self.queue_of(agent);
+        // The sender may have been killed, or have given up, between its last byte and this look.
+        let Some((_, queue)) = self.queue_of(agent) else { return false };
         (0..2).any(|i| queue["lanes"][i]["records"].as_u64() > Some(0))
     }
 
     /// Which agent is at this address, and its queue.
-    fn queue_of(&self, agent: SocketAddr) -> (usize, serde_json::Value) {
-        let at = self.envoys.iter().position(|envoy| owns_socket(envoy.id(), agent));
-        let at = at.expect("the report came from an agent of the fleet");
-        (at, self.envoys[at].ask(&["queue"]))
+    fn queue_of(&self, agent: SocketAddr) -> Option<(usize, serde_json::Value)> {
+        let at = self.envoys.iter().position(|envoy| owns_socket(envoy.id(), agent))?;
+        Some((at, self.envoys[at].ask(&["queue"])))
     }
 
     /// The agent at this address waits for an acknowledgement; returns whether the database has more than it was told.
     fn is_unacknowledged(&self, agent: SocketAddr, answered: bool) -> bool {
-        let (at, queue) = self.queue_of(agent);
+        let (at, queue) = self.queue_of(agent).expect("the report came from an agent of the fleet");
         let lane = |i: usize, key: &str| queue["lanes"][i][key].as_u64().expect("a number");
         let stored = watermarks(&self.server.root, &self.names[at]);
         let committed = (0..2).any(|i| stored[i] > lane(i, "acknowledged"));

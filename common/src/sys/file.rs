@@ -176,11 +176,12 @@ fn put(
     sync_dir(parent)
 }
 
-/// Only root can give files away, and only a root that acts for another user has to.
+/// Only root can give files away, and only a root that acts for another user has to. Not what a link points to: that user may
+/// have put it there.
 fn give(path: &Path, owner: Option<Owner>) -> io::Result<()> {
     match owner {
         Some(owner) if owner != Owner::own() && Owner::own().uid == 0 => {
-            std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid))
+            std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid))
         }
         _ => Ok(()),
     }
@@ -233,6 +234,22 @@ mod tests {
         assert_eq!(check_private(&path), Ok(()));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert!(check_private(&path).unwrap_err().to_string().contains("chmod 600"));
+    }
+
+    #[test]
+    fn a_link_is_given_and_not_what_it_points_to() {
+        let owner = Owner { uid: 12_345, gid: 12_345 };
+        if Owner::own().uid != 0 {
+            // Nobody else can give anything: nothing happens.
+            return assert_eq!(hand_over(Path::new("/nonexistent"), Some(owner)), Ok(()));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        std::fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        hand_over(&link, Some(owner)).unwrap();
+        assert_eq!(std::fs::symlink_metadata(&link).unwrap().uid(), owner.uid);
+        assert_eq!(std::fs::symlink_metadata(&file).unwrap().uid(), 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use super::FileError;
 
@@ -54,6 +54,8 @@ impl Lock {
         let wrap = |action, e| LockError::File(FileError::new(action, path, &e));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        // Where others may write, a link in its place would have another file emptied.
+        options.custom_flags(OFlag::O_NOFOLLOW.bits());
         let file = options.open(path).map_err(|e| wrap("open the lock", e))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => {
@@ -102,6 +104,16 @@ mod tests {
         let path = dir.path().join("lock");
         std::fs::write(&path, "pid 1, somebody long gone\n").unwrap();
         assert!(Lock::take(&path, "me").is_ok());
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (other, path) = (dir.path().join("other"), dir.path().join("lock"));
+        std::fs::write(&other, "kept").unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(matches!(Lock::take(&path, "me"), Err(LockError::File(_))));
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "kept");
     }
 
     #[test]

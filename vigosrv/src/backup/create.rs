@@ -20,9 +20,9 @@ use super::gather::{Content, Gathered, Source, gather, hash_file};
 use super::layout::Layout;
 use super::manifest::{DATABASE, FORMAT, MANIFEST, Manifest, Member};
 use super::read::sidecar_path;
-use super::snapshot;
+use crate::store::{copy_database, facts_of_copy};
 
-/// Times that an archive is begun anew because a large file changed while it was read.
+/// Times that an archive is begun anew because a large file changed while it was read, or its directory went.
 const ATTEMPTS_MAX: u32 = 3;
 const PARTIAL: &str = ".vigo-partial";
 const COPY_BYTES: usize = 256 << 10;
@@ -77,8 +77,8 @@ pub fn create(request: &Request<'_>, rng: &mut dyn Rng, progress: Progress<'_>) 
     let copied = request.layout.database.exists().then(|| partial.path("vigo.db"));
     let database = match &copied {
         Some(copy) => {
-            snapshot::copy(&request.layout.database, copy, owner)?;
-            Some(snapshot::facts(copy)?)
+            copy_database(&request.layout.database, copy, owner)?;
+            Some(facts_of_copy(copy)?)
         }
         None => None,
     };
@@ -149,12 +149,21 @@ struct Partial {
 impl Partial {
     fn new(dir: &Path, name: &str, owner: Owner) -> Result<Partial, BackupError> {
         let dir = dir.join(format!(".{name}{PARTIAL}"));
-        make_dir(&dir, 0o700, Some(owner))?;
-        let lock = Lock::take(&dir.join("lock"), "vigocli backup create").map_err(|error| match error {
-            LockError::Held { .. } => BackupError::Refused(format!("this archive is being made already: {error}")),
-            LockError::File(error) => error.into(),
-        })?;
-        Ok(Partial { dir, _lock: lock })
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            make_dir(&dir, 0o700, Some(owner))?;
+            match Lock::take(&dir.join("lock"), "vigocli backup create") {
+                // Another run may have taken it for a leftover between these two lines.
+                Ok(_) if attempt < ATTEMPTS_MAX && !dir.join("lock").exists() => {}
+                Ok(lock) => return Ok(Partial { dir, _lock: lock }),
+                Err(LockError::File(error)) if attempt < ATTEMPTS_MAX && error.kind == io::ErrorKind::NotFound => {}
+                Err(LockError::File(error)) => return Err(error.into()),
+                Err(error) => {
+                    return Err(BackupError::Refused(format!("this archive is being made already: {error}")));
+                }
+            }
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

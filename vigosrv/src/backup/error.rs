@@ -8,6 +8,8 @@ use common::cli::{Exit, Failure};
 use common::sys::FileError;
 use common::units::human_bytes;
 
+use crate::store::StoreError;
+
 /// Why nothing was written, or why it was taken back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackupError {
@@ -99,6 +101,15 @@ impl std::error::Error for BackupError {}
 impl From<FileError> for BackupError {
     fn from(error: FileError) -> BackupError {
         BackupError::File(error)
+    }
+}
+
+impl From<StoreError> for BackupError {
+    fn from(error: StoreError) -> BackupError {
+        match error {
+            StoreError::Io(why) => BackupError::Database(why),
+            error => BackupError::Database(error.to_string()),
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 //! The manifest names every other member in the order in which they follow, with size, mode and SHA-256. A reader accepts
 //! exactly those, so that nothing can be added, left out, swapped or made larger. See `docs/ARCHIVE.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use common::ids::Hash32;
 use common::limits;
 use serde::{Deserialize, Serialize};
+
+use crate::store::DatabaseFacts;
 
 /// Version of the form that this binary writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
@@ -122,21 +124,6 @@ pub struct Manifest {
     pub skipped: Vec<String>,
     /// Every other member, in order.
     pub members: Vec<Member>,
-}
-
-/// What the archived database holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DatabaseFacts {
-    /// Version of the schema.
-    pub schema: u32,
-    /// Envoys that are not revoked.
-    pub envoys: u64,
-    /// Epoch of the server.
-    pub epoch: u64,
-    /// Its serial.
-    pub serial: u64,
-    /// Rows of each table.
-    pub rows: BTreeMap<String, u64>,
 }
 
 /// One file, or a link inside its own part.

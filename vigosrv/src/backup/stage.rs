@@ -12,8 +12,8 @@ use super::create::Progress;
 use super::error::BackupError;
 use super::manifest::{DATABASE, Manifest, Member, Part, mode_of};
 use super::read::{Archive, AskPassword, Sink, read};
-use super::snapshot;
 use crate::secrets::Place;
+use crate::store::{check_copy, facts_of_copy};
 
 const COPY_BYTES: usize = 1 << 20;
 /// Room that is left beside what is unpacked.
@@ -210,8 +210,8 @@ pub fn look(staged: &Staged, path: &Path) -> Result<Looked, BackupError> {
     if let Some(said) = &manifest.database
         && copy.exists()
     {
-        snapshot::check(&copy)?;
-        let found = snapshot::facts(&copy)?;
+        check_copy(&copy)?;
+        let found = facts_of_copy(&copy)?;
         if found != *said {
             return Err(BackupError::member(path, DATABASE, "it does not hold the rows that the manifest names"));
         }

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::config::ServerConfig;
+use crate::store::check_copy;
 
 const PASSWORD: &[u8] = b"correct horse";
 
@@ -118,7 +119,7 @@ fn what_comes_back_is_what_was_there() {
         let (before, after): (Vec<_>, Vec<_>) =
             (tree(&root).into_iter().filter(keep).collect(), tree(&target).into_iter().filter(keep).collect());
         assert_eq!(before, after);
-        check_database(&target.join("db/vigo.db")).unwrap();
+        check_copy(&target.join("db/vigo.db")).unwrap();
         assert!(target.join("db/vigo.db.restored").exists() && !target.join("db/vigo.db.continuity").exists());
     }
 }
@@ -155,7 +156,7 @@ fn a_restore_over_a_server_keeps_the_old_state_and_a_part_touches_nothing_else()
     assert!(!root.join("db/vigo.db-wal").exists());
     assert_eq!(fs::read_to_string(root.join("stacks/configcrates/a.vgo")).unwrap(), "name: changed\n");
     assert_eq!(tree(&root.join("tls")), tls);
-    check_database(&root.join("db/vigo.db")).unwrap();
+    check_copy(&root.join("db/vigo.db")).unwrap();
 }
 
 #[test]
@@ -175,7 +176,7 @@ fn an_absolute_path_is_not_restored_over_another_server() {
     assert_eq!(fs::read(&outside).unwrap(), before);
     // Into the root that it came from it goes, also across directories.
     restore_into(&root, &file, PASSWORD).unwrap();
-    check_database(&outside).unwrap();
+    check_copy(&outside).unwrap();
     assert!(outside.with_file_name("vigo.db.restored").exists());
 }
 

@@ -1,8 +1,6 @@
 //! `vigocli doctor`: looks at everything that can be looked at from outside, and says what to do. Exit codes of a monitoring
 //! plugin.
 
-use std::path::Path;
-
 use argh::{ArgsInfo, FromArgs};
 use common::cli::{Common, Exit, Failure, Style, color_wanted, paint, print};
 use common::crypto::KEY_FILE_BYTES_MAX;
@@ -96,7 +94,7 @@ pub(super) fn run(_: Doctor, common: &Common) -> Result<Exit, Failure> {
             add("policy", Grade::Warning, format!("stacks/ cannot be published: {first}"));
         }
     }
-    let free = free_bytes(&root);
+    let free = backup::free_bytes(&root);
     let grade = if free.is_some_and(|free| free < FREE_BYTES_MIN) { Grade::Warning } else { Grade::Good };
     if let Some(free) = free {
         add("space", grade, format!("{} free", common::units::human_bytes(free)));
@@ -169,11 +167,6 @@ fn server(status: &Value, add: &mut dyn FnMut(&'static str, Grade, String)) {
     for note in status["notes"].as_array().into_iter().flatten() {
         add("server", Grade::Warning, note.as_str().unwrap_or_default().to_string());
     }
-}
-
-fn free_bytes(root: &Path) -> Option<u64> {
-    let stat = nix::sys::statvfs::statvfs(root).ok()?;
-    Some(stat.blocks_available() as u64 * stat.fragment_size() as u64)
 }
 
 fn show(findings: &[Finding], common: &Common) -> Result<Exit, Failure> {

@@ -1,9 +1,10 @@
 //! The program `litestream`: found, and run to its end with a clean environment and a deadline.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::sys::Clock;
+use common::sys::{Clock, Owner};
 
 use super::ReplicaError;
 use super::settings::ReplicaSettings;
@@ -22,6 +23,7 @@ const VERSION_MIN: (u32, u32) = (0, 5);
 pub struct Program {
     path: PathBuf,
     environment: Vec<(String, String)>,
+    owner: Option<Owner>,
 }
 
 /// How long a command may take, and who may end it.
@@ -45,7 +47,13 @@ impl Program {
         let path = std::env::split_paths(&places).map(|place| place.join("litestream")).find(is_program)?;
         let of_process =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Some(Program { path, environment: text::environment(replica, of_process) })
+        Some(Program { path, environment: text::environment(replica, of_process), owner: None })
+    }
+
+    /// Runs as the user whose files it works on, where this process is root and acts for that user.
+    pub(super) fn acting_for(self, owner: Owner) -> Program {
+        let wanted = Owner::own().uid == 0 && owner != Owner::own();
+        Program { owner: wanted.then_some(owner), ..self }
     }
 
     /// Where it is.
@@ -57,6 +65,9 @@ impl Program {
     pub(super) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.path);
         command.args(words).env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(owner) = self.owner {
+            command.gid(owner.gid).uid(owner.uid);
+        }
         command
     }
 

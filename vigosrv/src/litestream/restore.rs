@@ -21,8 +21,9 @@ const NOTHING: [&str; 3] =
 /// Restores the database of a replica into `target`, which must not exist: the newest state, or that of a moment (RFC 3339). It is under
 /// its name only when it is whole, by `integrity_check` and `foreign_key_check`, and durable.
 pub fn restore_into(site: &Site, target: &Path, timestamp: Option<&str>) -> Result<(), ReplicaError> {
-    let program = Program::find(&site.replica).ok_or(ReplicaError::Missing)?;
-    let owner = Some(Owner::of(&site.root)?);
+    let owner = Owner::of(&site.root)?;
+    let program = Program::find(&site.replica).ok_or(ReplicaError::Missing)?.acting_for(owner);
+    let owner = Some(owner);
     file::make_dir(&site.run_dir(), 0o700, owner)?;
     let yml = site.run_dir().join(YML);
     site.write_yml(&yml, &Job { database: site.database.clone(), below: "", socket: None })?;

@@ -13,7 +13,7 @@ mod writer;
 pub use memory::{MemoryRecord, MemoryStore};
 pub use ops::*;
 pub use sqlite::{
-    Checkpoints, DataSet, Gauges, Held, Marker, Migrated, OpenOptions, Opened, SCHEMA, SqliteStore, check_copy,
-    check_log, check_whole, generate, identity, read_marker, write_marker,
+    Checkpoints, DataSet, DatabaseFacts, Gauges, Held, Marker, Migrated, OpenOptions, Opened, SCHEMA, SqliteStore,
+    check_copy, check_log, check_whole, copy_database, facts_of_copy, generate, identity, read_marker, write_marker,
 };
 pub use writer::{Done, Submitter, Writer};

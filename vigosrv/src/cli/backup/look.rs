@@ -144,7 +144,9 @@ fn check(file: &Path, password: &Password) -> Result<(Archive, Looked), Failure>
 /// elsewhere is proved all the same.
 pub(super) fn note_proof(archive: &Archive, file: &Path, kind: &str, common: &Common) {
     let Ok(config) = config_for_secrets(common) else { return };
-    if !root(common).is_dir() {
+    let root = root(common);
+    let own = backup::server_id_of(&root.join("tls")).ok();
+    if !root.is_dir() || own.is_some_and(|own| own != archive.manifest.server_id) {
         return;
     }
     let proof = Proof {

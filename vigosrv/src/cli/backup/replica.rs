@@ -12,10 +12,11 @@ use serde_json::json;
 
 use super::restore::Restore;
 use super::stamp;
-use crate::backup::{Marker, database_facts, marker_path};
+use crate::backup::{BackupError, Marker, marker_path};
 use crate::cli::config;
 use crate::config::{ServerConfig, lock_root};
 use crate::litestream::{ReplicaError, Site, restore_into};
+use crate::store::facts_of_copy;
 use crate::sys::swap::{Move, old_place, replace};
 
 /// Prints what a person needs to use Litestream by hand, for `eval` of a shell. It holds the secret key of the replica.
@@ -58,7 +59,7 @@ pub(super) fn restore(verb: &Restore, common: &Common) -> Result<Exit, Failure> 
     restore_into(&site, &new, timestamp.as_deref())?;
     let bytes = new.metadata().map_or(0, |meta| meta.len());
     let put = || -> Result<Option<PathBuf>, Failure> {
-        let epoch = database_facts(&new)?.epoch;
+        let epoch = facts_of_copy(&new).map_err(BackupError::from)?.epoch;
         let when = timestamp.as_deref().map_or(String::new(), |at| format!(" of {at}"));
         let marker = Marker::new(format!("restored from the replica {}{when}", site.replica.url), epoch);
         file::write_atomic(&mark, &marker.encode(), 0o600, Some(owner)).map_err(|error| failed(&error))?;

@@ -19,7 +19,7 @@ impl Ballast {
         let mut name = database.file_name().unwrap_or_default().to_os_string();
         name.push(".ballast");
         let path = database.with_file_name(name);
-        let held = fs::metadata(&path).is_ok_and(|meta| meta.len() >= bytes);
+        let held = fs::symlink_metadata(&path).is_ok_and(|meta| meta.len() >= bytes);
         Ballast { path, bytes, held }
     }
 
@@ -51,7 +51,12 @@ impl Ballast {
 
     fn fill(&self, path: &Path, bytes: u64) -> io::Result<()> {
         let written = (|| {
-            let mut file = File::create(path)?;
+            // Made new, so that no link that lies in its place is followed.
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = File::create_new(path)?;
             // Not zeros: some file systems store those as holes.
             let chunk = [0x55; 64 << 10];
             let mut left = bytes;

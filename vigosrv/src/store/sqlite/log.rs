@@ -9,8 +9,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
-
+use super::copy::open_alone;
 use super::{PAGE_BYTES, bits};
 use crate::store::StoreError;
 
@@ -63,17 +62,7 @@ pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
 
 /// The database as it is without its log: which page holds `server_state`, and what it says.
 fn file_alone(database: &Path) -> Option<(u32, State)> {
-    let name = std::path::absolute(database).ok()?;
-    let mut uri = "file:".to_string();
-    for byte in name.to_str()?.bytes() {
-        match byte {
-            b'/' | b'-' | b'.' | b'_' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => uri.push(char::from(byte)),
-            _ => uri.push_str(&format!("%{byte:02x}")),
-        }
-    }
-    uri.push_str("?immutable=1");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(uri, flags).ok()?;
+    let conn = open_alone(database).ok()?;
     let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'server_state'";
     let page = conn.query_row(sql, [], |row| row.get(0)).ok()?;
     let sql = "SELECT server_id, continuity FROM server_state WHERE id = 1";

@@ -1,4 +1,4 @@
-//! A database of one row that says whose a replica is; and the check of a database that came back from one.
+//! A database of one row that says whose a replica is.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use common::ids::{Hash32, ServerId};
 use common::time::Wall;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::error::{corrupt, store_error};
+use super::error::store_error;
 use super::{bits, hash};
 use crate::store::StoreError;
 
@@ -50,22 +50,6 @@ pub fn read_marker(path: &Path) -> Result<Option<Marker>, StoreError> {
         .optional()
     };
     read().map_err(|error| store_error(path, error))
-}
-
-/// Checks a database that nobody uses yet, whole: every page, every index, every reference.
-pub fn check_copy(path: &Path) -> Result<(), StoreError> {
-    let fail = |error| store_error(path, error);
-    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
-    let verdict: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(fail)?;
-    if verdict != "ok" {
-        return Err(corrupt(path, verdict.lines().next().unwrap_or("?")));
-    }
-    let orphan: Option<String> =
-        conn.query_row("PRAGMA foreign_key_check", [], |row| row.get(0)).optional().map_err(fail)?;
-    match orphan {
-        None => Ok(()),
-        Some(table) => Err(corrupt(path, &format!("a row of {table} refers to nothing"))),
-    }
 }
 
 /// Keeps a database open without reading it: while this is held, the last of the others to close it leaves its WAL as it is.

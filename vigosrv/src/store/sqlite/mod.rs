@@ -7,6 +7,7 @@ mod ballast;
 mod batch;
 mod check;
 mod continuity;
+mod copy;
 #[cfg(test)]
 mod crash_tests;
 mod error;
@@ -33,10 +34,11 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 pub(super) use batch::{bits, hash, hash_or_none, uuid};
 pub use check::check_whole;
+pub use copy::{DatabaseFacts, check_copy, copy_database, facts_of_copy};
 pub use error::store_error;
 pub use generate::{DataSet, generate, identity};
 pub use log::check_log;
-pub use marker::{Held, Marker, check_copy, read_marker, write_marker};
+pub use marker::{Held, Marker, read_marker, write_marker};
 pub use migrate::Migrated;
 pub(super) use record::{BODY_COLUMN_COUNT, BODY_COLUMNS, body_of_row, encode_body, kind_of, parse_outcomes};
 
