@@ -1,6 +1,7 @@
 //! What tests and measurements with real processes share: a server and agents from the binaries of this build, in directories of
 //! their own, stopped and removed with their values; a proxy between them; and the account of what was run and what was stored.
 
+mod deaf;
 pub mod fleet;
 pub mod guide;
 mod kept;
@@ -15,6 +16,7 @@ mod site;
 pub mod trace;
 mod wire;
 
+pub use deaf::{Deaf, LATE, SLACK, check_pause};
 pub use kept::{KEPT, MAPPINGS, mappings};
 pub use ledger::{Account, Entry, Stored, account, read_ledger, stored_records};
 pub use nix::sys::signal::Signal;

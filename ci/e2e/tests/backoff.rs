@@ -3,21 +3,13 @@
 
 #![allow(clippy::disallowed_methods, reason = "the pauses of a real process are seen in real time")]
 
-use std::net::TcpListener;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use vigo_e2e::{Envoy, Server, wait_until};
+use vigo_e2e::{Deaf, Envoy, LATE, SLACK, Server, check_pause, wait_until};
 
 const NAME: &str = "backoff.example";
 const SCALE: u32 = 20;
 const NOMINAL_S: [f64; 8] = [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0];
-/// What a busy machine may add to a pause or, where the attempt before it was seen late, take from it: real time.
-const SLACK: Duration = Duration::from_millis(60);
-const LATE: Duration = Duration::from_secs(1);
-/// Calls that wait to be looked at.
-const CALLS_MAX: usize = 1_024;
 const POLICY: [(&str, &str); 2] = [
     (
         "configcrates/kept.vgo",
@@ -26,61 +18,8 @@ const POLICY: [(&str, &str); 2] = [
     ("envoys/all.vgo", "envoys:\n  - match: \"*\"\n    configcrates: [kept]\n"),
 ];
 
-/// Takes the place of a server: notes when somebody calls, and hangs up.
-struct Deaf {
-    calls: Receiver<Instant>,
-    port: u16,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Deaf {
-    fn listen(port: u16) -> Deaf {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        let (sender, calls) = sync_channel(CALLS_MAX);
-        let thread = std::thread::spawn(move || {
-            for call in listener.incoming() {
-                drop(call);
-                // The test is over, or wants the port back.
-                if sender.send(Instant::now()).is_err() {
-                    return;
-                }
-            }
-        });
-        Deaf { calls, port, thread: Some(thread) }
-    }
-
-    fn next(&self) -> Instant {
-        self.calls.recv_timeout(Duration::from_secs(60)).expect("the agent tries again")
-    }
-
-    /// The next so many pauses, from this attempt on.
-    fn pauses(&self, mut last: Instant, n: usize) -> Vec<Duration> {
-        let mut pauses = Vec::new();
-        for _ in 0..n {
-            let call = self.next();
-            pauses.push(call - last);
-            last = call;
-        }
-        pauses
-    }
-}
-
-impl Drop for Deaf {
-    fn drop(&mut self) {
-        let (_, gone) = sync_channel(CALLS_MAX);
-        self.calls = gone;
-        let _ = std::net::TcpStream::connect(("127.0.0.1", self.port));
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
-
-/// Checks one pause against its nominal length.
 fn check(pause: Duration, nominal_s: f64) {
-    let scaled = |seconds: f64| Duration::from_secs_f64(seconds / f64::from(SCALE));
-    let (least, most) = (scaled(nominal_s * 0.8).saturating_sub(SLACK), scaled((nominal_s * 1.2).min(300.0)) + LATE);
-    assert!(pause >= least && pause <= most, "{pause:?} is not {least:?} to {most:?}, for {nominal_s} s");
+    check_pause(pause, nominal_s, SCALE);
 }
 
 fn site(dir: &std::path::Path, settings: &str) -> (Server, Envoy) {

@@ -1,6 +1,10 @@
 //! Names and addresses of this host.
 
 use std::net::IpAddr;
+use std::time::Duration;
+
+/// For an answer that takes microseconds.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An address of a network interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,8 +23,21 @@ pub fn hostname() -> String {
     name.filter(|name| crate::ids::is_hostname(name)).unwrap_or_else(|| "localhost".into()).to_lowercase()
 }
 
-/// Addresses of all interfaces that are up, sorted; empty where the system does not tell.
+/// Addresses of all interfaces that are up, sorted; empty where the system does not tell in time: under an emulator of another byte
+/// order the C library reads the answer of the kernel for ever.
 pub fn interface_addresses() -> Vec<InterfaceAddress> {
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let asked = std::thread::Builder::new().spawn(move || {
+        // Nobody may be waiting any more.
+        let _ = tell.send(ask_addresses());
+    });
+    match asked {
+        Ok(_) => told.recv_timeout(PATIENCE).unwrap_or_default(),
+        Err(_) => ask_addresses(),
+    }
+}
+
+fn ask_addresses() -> Vec<InterfaceAddress> {
     let found = nix::ifaddrs::getifaddrs().into_iter().flatten();
     let up = found.filter(|entry| entry.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP));
     let mut out: Vec<_> = up

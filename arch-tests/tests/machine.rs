@@ -1,0 +1,110 @@
+//! One agent on a whole emulated machine, as a service: no clock, no server, no power, and nothing lost.
+//!
+//! `VIGO_BOARDS=all` runs it on every board that there is; otherwise aarch64 alone.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, OpenFlags};
+use vigo_arch_tests::{BOARDS, Board, Guest, native_server, targets};
+use vigo_e2e::{Server, account, read_ledger, stored_records, wait_for};
+
+const NAME: &str = "machine.example";
+const CRATE: &str = r#"name: machine
+resources:
+  - {name: ledger, type: exec, command: 'echo "$VIGO_RUN_ID $(cat /disk/boot)" >> /disk/ledger; sync; echo VIGO run begun > /dev/console'}
+  - {name: pause, type: exec, command: 'exit 1', unless: 'sleep 1', depends_on: [ledger]}
+  - {name: kept, type: file, target_path: /disk/kept, content: "one\n", depends_on: [pause]}
+"#;
+
+fn boards() -> impl Iterator<Item = Board> {
+    let all = std::env::var("VIGO_BOARDS").is_ok_and(|text| text == "all");
+    BOARDS.into_iter().filter(move |board| all || board.target == "aarch64")
+}
+
+fn is_kept(guest: &mut Guest, boot: u32) -> Result<(), String> {
+    assert!(guest.is_on(), "it went off: {}", guest.console());
+    let state = |name: &str| guest.state(name).unwrap_or_default();
+    if state("boot") == boot.to_string() && state("kept") == "one" { Ok(()) } else { Err(guest.console()) }
+}
+
+fn lines(guest: &Guest) -> usize {
+    guest.state("lines").and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn lives_through_a_power_cut(board: Board) {
+    let dir = tempfile::tempdir().unwrap();
+    let target = targets().into_iter().find(|target| target.short() == board.target).unwrap();
+    let policy = [
+        ("configcrates/machine.vgo", CRATE),
+        ("envoys/all.vgo", "envoys:\n  - {match: '*', configcrates: [machine]}\n"),
+    ];
+    let mut server = Server::with_program(dir.path(), "checkin: {interval: 2s}", &policy, native_server());
+    server.hostname = "10.0.2.2".into();
+    server.start();
+    let invite = server.cli(&["envoys", "invite", "--hostname", NAME]);
+    let text = |key: &str| invite[key].as_str().unwrap_or_default().to_string();
+    let (token, trust, port) = (text("token"), text("trust_hash"), server.port.to_string());
+    let words = [("name", NAME), ("port", &*port), ("token", &*token), ("trust", &*trust)];
+
+    let mut guest = Guest::new(board, &target, dir.path());
+    guest.switch_on(&words);
+    wait_for("the first boot to converge", || is_kept(&mut guest, 1));
+    if board.has_clock {
+        assert!(guest.console().contains("VIGO boot 1 clock 1970"), "{}", guest.console());
+    }
+    let database = server.root.join("db/vigo.db");
+    let reading = Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    wait_for("a run at the server", || {
+        if stored_records(&reading, NAME).is_empty() { Err("") } else { Ok(()) }.map_err(str::to_owned)
+    });
+
+    // No server; runs that nobody has; then no power, in the middle of a run.
+    server.kill();
+    let from = lines(&guest);
+    wait_for("runs without the server", || (lines(&guest) >= from + 2).then_some(()).ok_or_else(|| guest.console()));
+    let begun = guest.console().matches("VIGO run begun").count();
+    wait_for("a run to begin", || {
+        (guest.console().matches("VIGO run begun").count() > begun).then_some(()).ok_or_else(String::new)
+    });
+    guest.cut_power();
+
+    // A clock at 1970 again, no server, and a file that was changed meanwhile: it converges from its cache.
+    guest.switch_on(&words);
+    wait_for("the second boot to converge", || is_kept(&mut guest, 2));
+    let from = lines(&guest);
+    wait_for("more runs", || (lines(&guest) > from).then_some(()).ok_or_else(String::new));
+    let required = lines(&guest);
+    let resident = guest.state("rss").unwrap_or_default();
+
+    server.start();
+    wait_for("the machine to be back", || {
+        let rows = server.cli(&["runs", NAME, "--limit", "1000"]);
+        let n = stored_records(&reading, NAME).len();
+        (n > 0 && rows["runs"].as_array().is_some_and(|runs| runs.len() >= 4))
+            .then_some(())
+            .ok_or_else(|| guest.console())
+    });
+    // The ledger is on the disk, which cannot be read meanwhile: enough runs must have arrived after it.
+    let stored =
+        |reading: &Connection| -> u64 { stored_records(reading, NAME).iter().map(|record| record.count).sum() };
+    wait_for("every run to arrive", || {
+        let n = stored(&reading);
+        (n as usize >= required).then_some(()).ok_or_else(|| format!("{n} of {required}: {}", guest.console()))
+    });
+    guest.cut_power();
+    let ledger = dir.path().join("ledger");
+    std::fs::write(&ledger, guest.file("/ledger")).unwrap();
+    let found = account(&read_ledger(&ledger), &stored_records(&reading, NAME), required, &BTreeSet::from([1, 2]));
+    let found = found.unwrap_or_else(|why| panic!("{why}: {}", guest.file("/log")));
+    assert_eq!(found.lost, 0);
+    assert!(guest.file("/log").contains("1970") || !board.has_clock, "{}", guest.file("/log"));
+    println!(
+        "on a machine of {} with {} MiB: {} runs in two boots, {} of them at the server, resident {resident}",
+        board.target, guest.memory_mib, found.runs, found.stored
+    );
+}
+
+#[test]
+fn a_machine_without_clock_server_and_power_loses_nothing_that_it_acknowledged() {
+    boards().for_each(lives_through_a_power_cut);
+}
