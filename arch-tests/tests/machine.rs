@@ -3,11 +3,18 @@
 //! `VIGO_BOARDS=all` runs it on every board that there is; otherwise aarch64 alone.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 use vigo_arch_tests::{BOARDS, Board, Guest, native_server, targets};
-use vigo_e2e::{Server, account, read_ledger, stored_records, wait_for};
+use vigo_e2e::{Server, account, pause, read_ledger, stored_records, wait_for};
 
+/// Where to look for the least memory that a kernel boots with.
+const LEAST_MIB: u32 = 32;
+const MOST_MIB: u32 = 256;
+/// For a boot that may not succeed: 40 seconds.
+const LOOKS_MAX: u32 = 200;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 const NAME: &str = "machine.example";
 const CRATE: &str = r#"name: machine
 resources:
@@ -31,7 +38,7 @@ fn lines(guest: &Guest) -> usize {
     guest.state("lines").and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-fn lives_through_a_power_cut(board: Board) {
+fn lives_through_a_power_cut(board: Board, memory_mib: Option<u32>) {
     let dir = tempfile::tempdir().unwrap();
     let target = targets().into_iter().find(|target| target.short() == board.target).unwrap();
     let policy = [
@@ -47,6 +54,7 @@ fn lives_through_a_power_cut(board: Board) {
     let words = [("name", NAME), ("port", &*port), ("token", &*token), ("trust", &*trust)];
 
     let mut guest = Guest::new(board, &target, dir.path());
+    guest.memory_mib = memory_mib.unwrap_or(guest.memory_mib);
     guest.switch_on(&words);
     wait_for("the first boot to converge", || is_kept(&mut guest, 1));
     if board.has_clock {
@@ -106,5 +114,35 @@ fn lives_through_a_power_cut(board: Board) {
 
 #[test]
 fn a_machine_without_clock_server_and_power_loses_nothing_that_it_acknowledged() {
-    boards().for_each(lives_through_a_power_cut);
+    boards().for_each(|board| lives_through_a_power_cut(board, None));
+}
+
+/// Whether the kernel comes up with so much memory, with a first program that sleeps.
+fn boots(board: Board, memory_mib: u32) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let target = targets().into_iter().find(|target| target.short() == board.target).unwrap();
+    let mut guest = Guest::new(board, &target, dir.path());
+    guest.memory_mib = memory_mib;
+    guest.switch_on(&[("sleeping", "1")]);
+    for _ in 0..LOOKS_MAX {
+        if guest.console().contains("VIGO sleeping") {
+            return true;
+        }
+        // A kernel that finds no memory panics, and that switches the machine off.
+        if !guest.is_on() {
+            return false;
+        }
+        pause(BETWEEN_LOOKS);
+    }
+    false
+}
+
+#[test]
+fn sixteen_mebibytes_more_than_a_sleeping_machine_has_are_enough() {
+    // Its many boots are part of the long form: VIGO_BOARDS=all.
+    for board in boards().filter(|_| std::env::var("VIGO_BOARDS").is_ok_and(|text| text == "all")) {
+        let least = (LEAST_MIB..=MOST_MIB).step_by(8).find(|mib| boots(board, *mib)).expect("it boots with that");
+        println!("on a machine of {}: a first program that sleeps needs {least} MiB", board.target);
+        lives_through_a_power_cut(board, Some(least + 16));
+    }
 }
