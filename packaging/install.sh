@@ -82,8 +82,10 @@ put() {
 
 # put_init MODE FILE TARGET: the packages' own script or unit, for /usr/local/bin.
 put_init() {
-    put "$1" "$2" "$3"
-    sed "s|/usr/bin/vigo|/usr/local/bin/vigo|g" "$2" >"$root$3"
+    mkdir -p "$root${3%/*}"
+    sed "s|/usr/bin/vigo|/usr/local/bin/vigo|g" "$2" >"$root$3.new"
+    chmod "$1" "$root$3.new"
+    mv -f "$root$3.new" "$root$3"
 }
 
 # Highest free number below 1000 that neither a user nor a group has.
@@ -148,11 +150,13 @@ install_state() {
         if [ ! -e "$root/srv/vigo" ]; then
             mkdir -p "$root/srv"
             mkdir -m 0750 "$root/srv/vigo"
-            chown "$(owner_of_server)" "$root/srv/vigo"
         fi
-        if [ ! -e "$root/srv/vigo/server.yaml" ] && [ ! -e "$root/srv/vigo/tls" ]; then
+        # Only while it is root's: in a directory of the server's user a link may lie in place of a file.
+        if [ "$(stat -c %u "$root/srv/vigo")" = 0 ] && [ ! -e "$root/srv/vigo/server.yaml" ] && [ ! -e "$root/srv/vigo/tls" ]; then
             put 640 "$here/server.yaml" /srv/vigo/server.yaml
             chown "$(owner_of_server)" "$root/srv/vigo/server.yaml"
+            chmod 0750 "$root/srv/vigo"
+            chown "$(owner_of_server)" "$root/srv/vigo"
         fi
     else
         mkdir -p "$root/etc/vigo/traits.d" "$root/var/lib"
