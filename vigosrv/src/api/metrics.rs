@@ -18,7 +18,9 @@ pub(super) fn metrics(context: &Arc<Context>, respond: Respond) {
     let context_later = context.clone();
     context.job(respond, move |respond| {
         let backups = (context_later.backup_times)();
-        let wal = std::fs::metadata(context_later.root.join("db/vigo.db-wal")).map_or(0, |meta| meta.len());
+        let mut wal = context_later.database.clone().into_os_string();
+        wal.push("-wal");
+        let wal = std::fs::metadata(wal).map_or(0, |meta| meta.len());
         let context = context_later.clone();
         context_later.core(AdminRequest::Stats, respond, move |reply| {
             let AdminReply::Stats(stats) = reply else { return Response::text(TEXT, String::new()) };

@@ -57,6 +57,8 @@ pub struct Context {
     pub live: Arc<std::sync::Mutex<Option<Arc<Compiled>>>>,
     /// The server root.
     pub root: PathBuf,
+    /// `database.dsn`.
+    pub database: PathBuf,
     /// `paths.snapshots`.
     pub snapshots: PathBuf,
     /// Check-in interval in milliseconds.

@@ -55,6 +55,7 @@ fn with(backend: Ready, root: PathBuf) -> Arc<Context> {
         secrets_turn: std::sync::Mutex::default(),
         root,
         interval_ms: 1_000,
+        database: PathBuf::new(),
         snapshots: PathBuf::new(),
         restore_until: Mono(0),
         servers: Vec::new(),

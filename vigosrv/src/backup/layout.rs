@@ -33,7 +33,7 @@ impl Layout {
             ("tls/key", &tls.key),
         ];
         let folders = vec![
-            ("stacks", config.stacks.clone()),
+            ("stacks", in_root("stacks")),
             ("publishes", in_root("publishes")),
             ("secrets", config.secrets_dir.clone()),
             ("tls", in_root("tls")),

@@ -201,6 +201,7 @@ pub fn serve(config: &ServerConfig, take_over: bool, ready: impl FnOnce(&Running
         root: config.root.clone(),
         secrets: config.secrets(),
         secrets_turn: std::sync::Mutex::default(),
+        database: config.database.clone(),
         snapshots: config.snapshots.clone(),
         interval_ms: config.interval_ms,
         restore_until,

@@ -68,10 +68,6 @@ pub struct ServerConfig {
     pub log_json: bool,
     /// `paths.snapshots`.
     pub snapshots: PathBuf,
-    /// `paths.stacks`.
-    pub stacks: PathBuf,
-    /// `paths.agents`.
-    pub agents: PathBuf,
     /// The root is for staging or a drill: loopback only, and nothing that reaches other systems.
     pub isolated: bool,
     /// `backup`; none without `backup.url`.
@@ -229,13 +225,12 @@ impl ServerConfig {
             return Ok(self);
         }
         let tls = [&self.tls.cert, &self.tls.key, &self.tls.ca, &self.tls.ca_key];
-        let places = [&self.database, &self.secrets_dir, &self.master_key, &self.snapshots, &self.stacks, &self.agents];
+        let places = [&self.database, &self.secrets_dir, &self.master_key, &self.snapshots];
         if let Some(path) = tls.into_iter().chain(places).find(|path| !path.starts_with(&self.root)) {
             return Err(ConfigError::NotIsolated { root: self.root.clone(), path: path.clone() });
         }
         let loopback = || HostPort { host: "127.0.0.1".into(), port: 0 };
         (self.grpc_listen, self.api_listen) = (loopback(), loopback());
-        self.replica = None;
         self.isolated = true;
         // Nor the replica: it is that of the server beside it.
         self.replica = None;
@@ -426,8 +421,6 @@ fn from_settings(
         log_level: Level::from_name(settings.text("log.level")).unwrap_or(Level::Info),
         log_json: settings.text("log.format") == "json",
         snapshots: path("paths.snapshots"),
-        stacks: path("paths.stacks"),
-        agents: path("paths.agents"),
         isolated: false,
         replica,
     }

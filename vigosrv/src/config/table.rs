@@ -27,7 +27,7 @@ static TRUSTED: [Setting; 5] = [
 ];
 
 /// The table.
-pub static TABLE: [Setting; 52] = [
+pub static TABLE: [Setting; 50] = [
     row("server.grpc_listen", Form::Listen, "\":1530\"", "Where agents connect (gRPC). Port 0: any free one."),
     row(
         "server.api_listen",
@@ -118,8 +118,6 @@ pub static TABLE: [Setting; 52] = [
     row("log.level", Form::Choice(&["error", "warn", "info", "debug"], &[]), "info", "How much is logged."),
     row("log.format", Form::Choice(&["text", "json"], &[]), "text", "One line a record, for people or for machines."),
     row("paths.snapshots", Form::Path, "snapshots", "Where archives go."),
-    row("paths.stacks", Form::Path, "stacks", "The policy tree that operators edit."),
-    row("paths.agents", Form::Path, "agents", "Agent binaries that /agents/ serves."),
     row(
         "backup.url",
         Form::Text,

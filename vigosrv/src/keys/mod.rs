@@ -184,8 +184,8 @@ pub fn make_directories(config: &ServerConfig) -> Result<Owner, KeyError> {
     for dir in private.iter().map(PathBuf::as_path).chain(parents.into_iter().flatten()) {
         file::make_dir(dir, 0o700, Some(owner))?;
     }
-    for dir in [&config.stacks, &config.agents] {
-        file::make_dir(dir, 0o755, Some(owner))?;
+    for dir in ["stacks", "agents"].map(|name| config.root.join(name)) {
+        file::make_dir(&dir, 0o755, Some(owner))?;
     }
     Ok(owner)
 }
