@@ -37,7 +37,7 @@ pub struct Board {
 }
 
 /// Those that there are.
-pub const BOARDS: [Board; 3] = [
+pub const BOARDS: [Board; 4] = [
     Board {
         target: "aarch64",
         debian: "arm64",
@@ -53,6 +53,15 @@ pub const BOARDS: [Board; 3] = [
         emulator: "qemu-system-arm",
         options: &["-M", "virt", "-cpu", "cortex-a15"],
         console: "ttyAMA0",
+        bus: "device",
+        has_clock: true,
+    },
+    Board {
+        target: "riscv64gc",
+        debian: "riscv64",
+        emulator: "qemu-system-riscv64",
+        options: &["-M", "virt"],
+        console: "ttyS0",
         bus: "device",
         has_clock: true,
     },
