@@ -11,4 +11,4 @@ mod target;
 pub use emulator::make_runnable;
 pub use guest::{BOARDS, Board, Guest};
 pub use image::{Image, ImageError};
-pub use target::{PROBE, Target, native_server, targets};
+pub use target::{PROBE, Target, cache, native_server, targets};

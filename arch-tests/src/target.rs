@@ -74,7 +74,7 @@ impl Target {
 }
 
 /// As `ci/lib.sh` has it.
-pub(crate) fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/vigo");
     std::env::var_os("VIGO_CACHE").map_or_else(home, PathBuf::from)
 }

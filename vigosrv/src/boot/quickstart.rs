@@ -400,16 +400,17 @@ fn is_of_this_commit(envoy: &Path) -> bool {
     said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains(&commit))
 }
 
-/// Builds the agent beside this program, where this program was built in a checkout that is still here.
+/// Builds the agent beside this program, where cargo has built it and runs it: it says where the sources are. They are not written
+/// into the program, which is the same wherever it is built.
 fn build_envoy(beside: &Path) -> bool {
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let Some(checkout) = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from) else { return false };
     let Some(dir) = beside.parent().filter(|dir| dir.join("deps").is_dir()) else { return false };
     if !checkout.join("Cargo.toml").is_file() {
         return false;
     }
     eprintln!("vigosrv: building vigo-envoy, which is not here or of another commit");
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(checkout).args(["build", "--quiet", "--package", "vigo-envoy"]);
+    cargo.current_dir(&checkout).args(["build", "--quiet", "--package", "vigo-envoy"]);
     if let Some(target) = dir.parent() {
         cargo.arg("--target-dir").arg(target);
     }
