@@ -14,6 +14,9 @@ fail() {
 
 while [ $# -gt 0 ]; do
     case $1 in
+        --token | --trust-hash | --hostname | --server | --prefix | --root) [ $# -gt 1 ] || fail "$1 needs a value" 64 ;;
+    esac
+    case $1 in
         --token) token=$2; shift 2 ;;
         --trust-hash) trust=$2; shift 2 ;;
         --hostname) hostname=$2; shift 2 ;;
