@@ -38,6 +38,19 @@ cargo_tool() {
     rm -rf "$CACHE/tools/build"
 }
 
+CARGO_NEXTEST_VERSION=0.9.143
+
+# What arch-tests run: programs and whole machines of other architectures, and disks for these.
+need_emulators() {
+    need_command qemu-s390x-static qemu-user-static
+    need_command qemu-system-aarch64 qemu-system-arm
+    need_command mkfs.ext4 e2fsprogs
+    need_command debugfs e2fsprogs
+    need_command cpio cpio
+    need_command depmod kmod
+    need_command git git
+}
+
 # python_env FILE: the environment of a requirements.txt, made once; its programs come last in PATH.
 python_env() {
     local venv
