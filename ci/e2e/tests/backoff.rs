@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use vigo_e2e::{Deaf, Envoy, LATE, SLACK, Server, check_pause, wait_until};
+use vigo_e2e::{Deaf, Envoy, LATE, SLACK, Server, check_pause, pause, wait_until};
 
 const NAME: &str = "backoff.example";
 const SCALE: u32 = 20;
@@ -51,6 +51,8 @@ fn pauses_double_to_their_ceiling_survive_restarts_and_are_reset_by_success() {
     }
     // Killed in the middle, and stopped in the middle: it goes on where it was.
     wait_until("the fourth failure", || (envoy.ask(&["status"])["attempt"] == 4).then_some(()));
+    // It is written down after it is known: a third of the pause is enough for a busy disk.
+    pause(Duration::from_millis(700));
     envoy.kill();
     let started = Instant::now();
     envoy.start();
