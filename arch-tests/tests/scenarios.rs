@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
@@ -180,15 +181,13 @@ fn backs_off(target: &Target) {
     wait_until("the first check-in", || envoy.ask(&["status"])["checked_in_ms_ago"].as_u64());
     server.kill();
     let deaf = Deaf::listen(server.port);
-    let mut last = deaf.next();
-    let mut n_failed = wait_until("the failure", || envoy.ask(&["status"])["attempt"].as_u64().filter(|n| *n > 0));
-    let nominal_s = [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0];
-    assert!((1..4).contains(&n_failed), "{n_failed}");
-    while (n_failed as usize) <= nominal_s.len() {
-        let next = deaf.next();
-        vigo_e2e::check_pause(next - last, nominal_s[n_failed as usize - 1], SCALE);
-        (last, n_failed) = (next, n_failed + 1);
-    }
+    let first = deaf.next();
+    let pauses = deaf.pauses(first, 8);
+    // The loss of the connection may be a failure of its own, and the listener may miss one: the first pause that is seen is one of
+    // the first three.
+    let nominal_s = [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0, 300.0, 300.0];
+    let fits = |(pause, nominal_s): (&Duration, &f64)| vigo_e2e::pause_fits(*pause, *nominal_s, SCALE);
+    assert!((0..3).any(|skipped| pauses.iter().zip(&nominal_s[skipped..]).all(fits)), "{pauses:?}");
     drop(deaf);
     server.start();
     wait_until("the agent to find the server", || (envoy.ask(&["status"])["attempt"] == 0).then_some(()));

@@ -68,7 +68,17 @@ impl Drop for Deaf {
 
 /// Checks one pause against its nominal length, on a clock that runs `scale` times faster.
 pub fn check_pause(pause: Duration, nominal_s: f64, scale: u32) {
+    let (least, most) = bounds(nominal_s, scale);
+    assert!(pause_fits(pause, nominal_s, scale), "{pause:?} is not {least:?} to {most:?}, for {nominal_s} s");
+}
+
+/// Whether a pause may be of this nominal length.
+pub fn pause_fits(pause: Duration, nominal_s: f64, scale: u32) -> bool {
+    let (least, most) = bounds(nominal_s, scale);
+    pause >= least && pause <= most
+}
+
+fn bounds(nominal_s: f64, scale: u32) -> (Duration, Duration) {
     let scaled = |seconds: f64| Duration::from_secs_f64(seconds / f64::from(scale));
-    let (least, most) = (scaled(nominal_s * 0.8).saturating_sub(SLACK), scaled((nominal_s * 1.2).min(300.0)) + LATE);
-    assert!(pause >= least && pause <= most, "{pause:?} is not {least:?} to {most:?}, for {nominal_s} s");
+    (scaled(nominal_s * 0.8).saturating_sub(SLACK), scaled((nominal_s * 1.2).min(300.0)) + LATE)
 }

@@ -16,7 +16,7 @@ mod site;
 pub mod trace;
 mod wire;
 
-pub use deaf::{Deaf, LATE, SLACK, check_pause};
+pub use deaf::{Deaf, LATE, SLACK, check_pause, pause_fits};
 pub use kept::{KEPT, MAPPINGS, mappings};
 pub use ledger::{Account, Entry, Stored, account, read_ledger, stored_records};
 pub use nix::sys::signal::Signal;
