@@ -26,7 +26,13 @@ resources:
 /// Those that are asked for.
 fn boards_wanted() -> Vec<Board> {
     let words = std::env::var("VIGO_BOARDS").unwrap_or_default();
-    let wanted = |board: &Board| words.split(' ').any(|word| word == "all" || word == board.target);
+    let known = |word: &str| word == "all" || BOARDS.iter().any(|board| word == board.target);
+    assert!(
+        words.split_whitespace().all(known),
+        "VIGO_BOARDS: there are {:?}, and all",
+        BOARDS.map(|board| board.target)
+    );
+    let wanted = |board: &Board| words.split_whitespace().any(|word| word == "all" || word == board.target);
     BOARDS.into_iter().filter(wanted).collect()
 }
 
